@@ -1,0 +1,338 @@
+//go:build integration
+
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// image is the demo image that `make image` builds from Debian's busybox.
+const image = "demo/busybox:1"
+
+// patience bounds how long a state may take to come; it is no measure of speed.
+const patience = 60 * time.Second
+
+// machine is one agent with everything it needs, apart from the rest of the
+// host: directories, a network namespace and a cgroup root of its own.
+type machine struct {
+	t         *testing.T
+	dir       string // short: unix socket paths below must fit 106 bytes
+	bin       string // the agent's binary
+	repo      string
+	netns     string
+	manifests string
+	config    string
+	cmd       *exec.Cmd
+	log       *os.File
+}
+
+// newMachine prepares a machine; the agent is not started yet. extra is added to
+// the agent's own configuration document.
+func newMachine(t *testing.T, kubelet, extra string) *machine {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("these tests need root: run `make test` as root")
+	}
+	repo, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "na")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{t: t, dir: dir, repo: repo, netns: filepath.Base(dir), manifests: dir + "/manifests", config: dir + "/config.yaml"}
+	m.bin = os.Getenv("NODEAGENT_BIN")
+	if m.bin == "" {
+		m.bin = repo + "/bin/nodeagent"
+	}
+	if err := os.Mkdir(m.manifests, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.must("ip", "netns", "add", m.netns)
+	m.must("nsenter", "--net=/run/netns/"+m.netns, "ip", "link", "set", "lo", "up")
+	// Registered before the agent starts, so that it runs after the agent was stopped.
+	t.Cleanup(m.remove)
+	m.writeConfig(kubelet, extra)
+	return m
+}
+
+func (m *machine) writeConfig(kubelet, extra string) {
+	text := fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+staticPodPath: %[1]s/manifests
+cgroupRoot: /%[2]s
+%[3]s
+---
+apiVersion: nodeagent.dev/v1alpha1
+kind: NodeAgentConfiguration
+nodeName: node
+runtime: embedded
+runtimeDir: %[1]s/ctd
+rootDir: %[1]s/root
+stateDir: %[1]s/run
+logDir: %[1]s/log/pods
+containerLogDir: %[1]s/log/containers
+imageDir: %[4]s/.cache/images
+cniBinDirs: [%[4]s/.cache/cni]
+runtimeBinDirs: [%[4]s/.cache/bin]
+cniConfDir: %[1]s/cni
+podCIDR: 10.199.0.0/16
+%[5]s
+`, m.dir, m.netns, kubelet, m.repo, extra)
+	if err := os.WriteFile(m.config, []byte(text), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// start runs the agent in the machine's network namespace and waits for its socket.
+func (m *machine) start() {
+	m.t.Helper()
+	if m.log == nil {
+		f, err := os.OpenFile(m.dir+"/agent.log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		m.log = f
+	}
+	m.cmd = exec.Command("nsenter", "--net=/run/netns/"+m.netns, m.bin, "run", "--config", m.config)
+	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := m.cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.eventually("the agent answers", func() error {
+		_, err := m.try("get", "pods")
+		return err
+	})
+}
+
+// kill ends the agent with SIGKILL, as a crash would.
+func (m *machine) kill() {
+	m.t.Helper()
+	if err := m.cmd.Process.Kill(); err != nil {
+		m.t.Fatal(err)
+	}
+	_ = m.cmd.Wait() // reports the kill
+	m.cmd = nil
+}
+
+// stop ends the agent as a service manager would, and checks that it says so.
+func (m *machine) stop() {
+	m.t.Helper()
+	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := m.cmd.Wait(); err != nil {
+		m.t.Errorf("agent after SIGTERM: %v", err)
+	}
+	m.cmd = nil
+}
+
+// remove takes everything down and checks that nothing is left.
+func (m *machine) remove() {
+	if m.t.Failed() {
+		m.dumpLog()
+	}
+	if m.cmd != nil {
+		m.stop()
+	}
+	out, err := exec.Command("nsenter", "--net=/run/netns/"+m.netns, m.bin, "down", "--config", m.config).CombinedOutput()
+	if err != nil {
+		m.t.Errorf("nodeagent down: %v\n%s", err, out)
+	}
+	for _, left := range m.leftovers() {
+		m.t.Errorf("left behind after down: %s", left)
+	}
+	m.must("ip", "netns", "del", m.netns)
+	if err := os.RemoveAll(m.dir); err != nil {
+		m.t.Errorf("remove the machine's directory: %v", err)
+	}
+}
+
+// leftovers lists mounts, cgroups and processes of this machine.
+func (m *machine) leftovers() []string {
+	var left []string
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, m.dir+"/") {
+			left = append(left, "mount "+strings.TrimSpace(line))
+		}
+	}
+	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, p := range procs {
+		cmdline, err := os.ReadFile(p)
+		if err == nil && bytes.Contains(cmdline, []byte(m.dir+"/")) {
+			left = append(left, "process "+string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '})))
+		}
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/" + m.netns, "/sys/fs/cgroup/*/" + m.netns} {
+		dirs, err := filepath.Glob(pattern)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for _, d := range dirs {
+			if pods, _ := filepath.Glob(d + "/kubepods*/**/*pod*"); len(pods) > 0 {
+				left = append(left, "cgroup "+pods[0])
+			}
+		}
+	}
+	return left
+}
+
+func (m *machine) dumpLog() {
+	data, err := os.ReadFile(m.dir + "/agent.log")
+	if err != nil {
+		return
+	}
+	if len(data) > 20_000 {
+		data = data[len(data)-20_000:]
+	}
+	m.t.Logf("agent log:\n%s", data)
+}
+
+func (m *machine) must(name string, args ...string) {
+	m.t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		m.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// try runs a client command and returns its standard output.
+func (m *machine) try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, m.bin, append([]string{"--socket", m.dir + "/run/agent.sock"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("nodeagent %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return string(out), nil
+}
+
+// run is try for commands that must succeed.
+func (m *machine) run(args ...string) string {
+	m.t.Helper()
+	out, err := m.try(args...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return out
+}
+
+// manifest writes a file into the manifest directory, whole at once.
+func (m *machine) manifest(name, text string) {
+	m.t.Helper()
+	tmp := m.dir + "/" + name + ".new"
+	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.Rename(tmp, filepath.Join(m.manifests, name)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) removeManifest(name string) {
+	m.t.Helper()
+	if err := os.Remove(filepath.Join(m.manifests, name)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// pod reads a pod by the name in its manifest.
+func (m *machine) pod(name string) (*corev1.Pod, error) {
+	out, err := m.try("get", "pods", name, "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var p corev1.Pod
+	if err := json.Unmarshal([]byte(out), &p); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// await waits until a pod is as ok wants it, and returns it.
+func (m *machine) await(name, what string, ok func(*corev1.Pod) bool) *corev1.Pod {
+	m.t.Helper()
+	var pod *corev1.Pod
+	m.eventually(name+": "+what, func() error {
+		p, err := m.pod(name)
+		if err != nil {
+			return err
+		}
+		pod = p
+		if !ok(p) {
+			status, err := json.Marshal(p.Status)
+			return errors.Join(err, fmt.Errorf("status is %s", status))
+		}
+		return nil
+	})
+	return pod
+}
+
+// eventually polls the client's view; it is how a user would wait.
+func (m *machine) eventually(what string, f func() error) {
+	m.t.Helper()
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if err = f(); err == nil {
+			return
+		}
+	}
+	m.t.Fatalf("%s: still not so after %s: %v", what, patience, err)
+}
+
+func (m *machine) awaitGone(name string) {
+	m.t.Helper()
+	m.eventually(name+" is gone", func() error {
+		if _, err := m.pod(name); err == nil {
+			return errors.New("it is still there")
+		}
+		return nil
+	})
+}
+
+func ready(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func containerIDs(p *corev1.Pod) map[string]string {
+	ids := map[string]string{}
+	for _, s := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
+		ids[s.Name] = s.ContainerID
+	}
+	return ids
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
