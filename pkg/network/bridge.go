@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 )
@@ -23,6 +21,11 @@ const (
 
 // Bridge is the network of the embedded runtime: one Linux bridge, addresses of
 // a local range, masqueraded towards the rest of the world.
+//
+// The masquerade is one rule for the range, made here, and not the bridge
+// plugin's ipMasq: that is a chain and several iptables runs for every pod, each
+// slower the more pods there are, and its DEL leaves the chain behind when the
+// namespace is already gone, which then blocks the next pod of the same address.
 type Bridge struct {
 	Name    string   // host interface, DefaultBridge if empty
 	PodCIDR string   // the pods' range; the bridge gets its first address
@@ -40,8 +43,6 @@ type plugin struct {
 	Type             string          `json:"type"`
 	Bridge           string          `json:"bridge,omitempty"`
 	IsDefaultGateway bool            `json:"isDefaultGateway,omitempty"`
-	IPMasq           bool            `json:"ipMasq,omitempty"`
-	IPMasqBackend    string          `json:"ipMasqBackend,omitempty"`
 	HairpinMode      bool            `json:"hairpinMode,omitempty"`
 	IPAM             *ipam           `json:"ipam,omitempty"`
 	Backend          string          `json:"backend,omitempty"`
@@ -54,13 +55,21 @@ type ipam struct {
 	Ranges  [][]map[string]string `json:"ranges"`
 }
 
-// WriteBridgeConflist writes the bridge's CNI configuration, unless the file
-// already says the same.
-func WriteBridgeConflist(path string, b Bridge) error {
-	backend, err := b.check()
+// EnsureBridge writes the bridge's CNI configuration to the file, unless it
+// already says the same, and the packet filter rules which all its pods share.
+// The interface itself appears with the first pod.
+func EnsureBridge(ctx context.Context, path string, b Bridge) error {
+	filter, err := b.check()
 	if err != nil {
 		return err
 	}
+	if err := filter.ensure(ctx, b); err != nil {
+		return err
+	}
+	return b.write(path, filter.backend())
+}
+
+func (b Bridge) write(path, backend string) error {
 	data, err := json.MarshalIndent(b.conflist(backend), "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode bridge network: %w", err)
@@ -85,16 +94,16 @@ func WriteBridgeConflist(path string, b Bridge) error {
 }
 
 // check finds what the bridge cannot do without, and returns the packet filter
-// that the plugins shall use.
-func (b Bridge) check() (backend string, err error) {
+// to use.
+func (b Bridge) check() (packetFilter, error) {
 	prefix, err := netip.ParsePrefix(b.PodCIDR)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("pod CIDR: %w", err)
+		return nil, fmt.Errorf("pod CIDR: %w", err)
 	case prefix.Masked() != prefix:
-		return "", fmt.Errorf("pod CIDR %s has host bits set: did you mean %s?", b.PodCIDR, prefix.Masked())
+		return nil, fmt.Errorf("pod CIDR %s has host bits set: did you mean %s?", b.PodCIDR, prefix.Masked())
 	case prefix.Addr().BitLen()-prefix.Bits() < 3:
-		return "", fmt.Errorf("pod CIDR %s is too small for pods", b.PodCIDR)
+		return nil, fmt.Errorf("pod CIDR %s is too small for pods", b.PodCIDR)
 	}
 	var missing []string
 	for _, p := range []string{"bridge", "host-local", "portmap"} {
@@ -103,14 +112,12 @@ func (b Bridge) check() (backend string, err error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", &MissingPluginError{Plugins: missing, Dirs: b.BinDirs}
+		return nil, &MissingPluginError{Plugins: missing, Dirs: b.BinDirs}
 	}
-	for _, tool := range []struct{ binary, backend string }{{"iptables", "iptables"}, {"nft", "nftables"}} {
-		if _, err := exec.LookPath(tool.binary); err == nil {
-			return tool.backend, nil
-		}
+	if f := findFilter(); f != nil {
+		return f, nil
 	}
-	return "", errors.New("the pod network needs iptables or nft for masquerading and host ports: install the package iptables or nftables")
+	return nil, errors.New("the pod network needs iptables or nft for masquerading and host ports: install the package iptables or nftables")
 }
 
 func (b Bridge) has(plugin string) bool {
@@ -131,8 +138,6 @@ func (b Bridge) conflist(backend string) conflist {
 				Type:             "bridge",
 				Bridge:           b.name(),
 				IsDefaultGateway: true,
-				IPMasq:           true,
-				IPMasqBackend:    backend,
 				HairpinMode:      true, // a pod reaches itself through its own host port
 				IPAM: &ipam{
 					Type:    "host-local",
@@ -158,8 +163,8 @@ func (b Bridge) name() string {
 }
 
 // RemoveBridge removes what the network leaves on the machine once the last pod
-// is detached: the interface, the address store, and the portmap plugin's empty
-// chains. It is idempotent.
+// is detached: the interface, the shared rules, the address store and the
+// portmap plugin's empty chains. It is idempotent.
 func RemoveBridge(ctx context.Context, b Bridge) error {
 	var errs []error
 	link, err := netlink.LinkByName(b.name())
@@ -172,66 +177,8 @@ func RemoveBridge(ctx context.Context, b Bridge) error {
 	if b.DataDir != "" {
 		errs = append(errs, os.RemoveAll(b.DataDir))
 	}
-	for _, binary := range []string{"iptables", "ip6tables"} {
-		errs = append(errs, removePortmapChains(ctx, binary))
+	if f := findFilter(); f != nil {
+		errs = append(errs, f.remove(ctx, b))
 	}
 	return errors.Join(errs...)
-}
-
-// removePortmapChains deletes the chains which portmap makes at its first use
-// and keeps. If another CNI user has host ports, they are not empty, and stay.
-func removePortmapChains(ctx context.Context, binary string) error {
-	if _, err := exec.LookPath(binary); err != nil {
-		return nil
-	}
-	rules, err := exec.CommandContext(ctx, binary, "-w", "-t", "nat", "-S").Output()
-	if err != nil {
-		return nil // no nat table in this kernel, so no chain in it
-	}
-	for _, args := range portmapCleanup(string(rules)) {
-		args = append([]string{"-w", "-t", "nat"}, args...)
-		if out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s %s: %w: %s", binary, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
-		}
-	}
-	return nil
-}
-
-// portmapCleanup returns the commands which delete portmap's chains, none if a
-// host port is still mapped.
-func portmapCleanup(rules string) [][]string {
-	const prefix = "CNI-HOSTPORT-"
-	var jumps, flushes, deletes [][]string
-	for line := range strings.Lines(rules) {
-		f := strings.Fields(line)
-		switch {
-		case len(f) < 2:
-		case strings.HasPrefix(f[1], "CNI-DN-"):
-			return nil
-		case f[0] == "-N" && strings.HasPrefix(f[1], prefix):
-			flushes = append(flushes, []string{"-F", f[1]})
-			deletes = append(deletes, []string{"-X", f[1]})
-		case f[0] == "-A" && !strings.HasPrefix(f[1], "CNI-") && strings.Contains(line, "-j "+prefix):
-			jumps = append(jumps, append([]string{"-D"}, unquote(f[1:])...))
-		}
-	}
-	return append(append(jumps, flushes...), deletes...)
-}
-
-// unquote joins the words of a quoted comment, as `iptables -S` prints it.
-func unquote(fields []string) []string {
-	var out []string
-	open := false
-	for _, f := range fields {
-		starts := !open && strings.HasPrefix(f, `"`)
-		ends := (open || starts) && strings.HasSuffix(f, `"`)
-		text := strings.Trim(f, `"`)
-		if open {
-			out[len(out)-1] += " " + text
-		} else {
-			out = append(out, text)
-		}
-		open = (open || starts) && !ends
-	}
-	return out
 }
