@@ -36,8 +36,11 @@ type machine struct {
 	netns     string
 	manifests string
 	config    string
-	cmd       *exec.Cmd
-	log       *os.File
+	// cgroupRoot keeps the tests apart from the host's own cgroups where they are
+	// plain directories; a machine with systemd is a test machine as a whole.
+	cgroupRoot string
+	cmd        *exec.Cmd
+	log        *os.File
 }
 
 // newMachine prepares a machine; the agent is not started yet. extra is added to
@@ -65,17 +68,59 @@ func newMachine(t *testing.T, kubelet, extra string) *machine {
 	}
 	m.must("ip", "netns", "add", m.netns)
 	m.must("nsenter", "--net=/run/netns/"+m.netns, "ip", "link", "set", "lo", "up")
+	m.cgroupRoot = "/"
+	if !exists("/run/systemd/system") {
+		m.makeCgroupRoot()
+	}
 	// Registered before the agent starts, so that it runs after the agent was stopped.
 	t.Cleanup(m.remove)
 	m.writeConfig(kubelet, extra)
 	return m
 }
 
+// makeCgroupRoot makes a cgroup of this machine's own in every v1 controller, or
+// in the unified hierarchy.
+func (m *machine) makeCgroupRoot() {
+	m.t.Helper()
+	m.cgroupRoot = "/" + m.netns
+	for _, dir := range m.cgroupRoots() {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			m.t.Fatal(err)
+		}
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // v1 leaves them empty, and the cgroup unusable
+			parent, err := os.ReadFile(filepath.Join(filepath.Dir(dir), file))
+			if err != nil {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(dir, file), parent, 0o644); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// cgroupRoots are the directories of cgroupRoot, one for each v1 controller or
+// one on v2.
+func (m *machine) cgroupRoots() []string {
+	if exists("/sys/fs/cgroup/cgroup.controllers") {
+		return []string{"/sys/fs/cgroup" + m.cgroupRoot}
+	}
+	mounts, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var dirs []string
+	for _, p := range mounts {
+		dirs = append(dirs, filepath.Dir(p)+m.cgroupRoot)
+	}
+	return dirs
+}
+
 func (m *machine) writeConfig(kubelet, extra string) {
 	text := fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 staticPodPath: %[1]s/manifests
-cgroupRoot: /%[2]s
+cgroupRoot: %[2]s
 %[3]s
 ---
 apiVersion: nodeagent.dev/v1alpha1
@@ -93,7 +138,7 @@ runtimeBinDirs: [%[4]s/.cache/bin]
 cniConfDir: %[1]s/cni
 podCIDR: 10.199.0.0/16
 %[5]s
-`, m.dir, m.netns, kubelet, m.repo, extra)
+`, m.dir, m.cgroupRoot, kubelet, m.repo, extra)
 	if err := os.WriteFile(m.config, []byte(text), 0o644); err != nil {
 		m.t.Fatal(err)
 	}
@@ -159,6 +204,13 @@ func (m *machine) remove() {
 		m.t.Errorf("left behind after down: %s", left)
 	}
 	m.must("ip", "netns", "del", m.netns)
+	if m.cgroupRoot != "/" {
+		for _, dir := range m.cgroupRoots() {
+			if err := os.Remove(dir); err != nil {
+				m.t.Errorf("remove the test's cgroup root: %v", err)
+			}
+		}
+	}
 	if err := os.RemoveAll(m.dir); err != nil {
 		m.t.Errorf("remove the machine's directory: %v", err)
 	}
@@ -186,14 +238,10 @@ func (m *machine) leftovers() []string {
 			left = append(left, "process "+string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '})))
 		}
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/" + m.netns, "/sys/fs/cgroup/*/" + m.netns} {
-		dirs, err := filepath.Glob(pattern)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		for _, d := range dirs {
-			if pods, _ := filepath.Glob(d + "/kubepods*/**/*pod*"); len(pods) > 0 {
-				left = append(left, "cgroup "+pods[0])
+	for _, root := range m.cgroupRoots() {
+		for _, level := range []string{"kubepods", "kubepods.slice"} {
+			if dir := filepath.Join(root, level); exists(dir) {
+				left = append(left, "cgroup "+dir)
 			}
 		}
 	}

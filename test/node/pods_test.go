@@ -96,12 +96,12 @@ spec:
 	})
 }
 
-// cgroupValue reads a file of a Burstable pod's cgroup on this machine's hierarchy.
+// cgroupValue reads a file of a pod's cgroup, by its name on v1 or on v2.
 func (m *machine) cgroupValue(pod *corev1.Pod, controller, v1, v2 string) string {
 	m.t.Helper()
-	dir := fmt.Sprintf("%s/kubepods/burstable/pod%s", m.netns, pod.UID)
+	dir := m.run("inspect", pod.Name, "-o", "jsonpath={.cgroup}")
 	path := filepath.Join("/sys/fs/cgroup", dir, v2)
-	if exists("/sys/fs/cgroup/memory") {
+	if !exists("/sys/fs/cgroup/cgroup.controllers") {
 		path = filepath.Join("/sys/fs/cgroup", controller, dir, v1)
 	}
 	data, err := os.ReadFile(path)
