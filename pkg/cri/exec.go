@@ -1,0 +1,223 @@
+package cri
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
+)
+
+const (
+	// execDrain bounds the wait for the output of an exec whose children keep it open.
+	execDrain = 2 * time.Second
+	// maxProbeOutput is how much of a command's output is kept, in bytes.
+	maxProbeOutput = 10 << 10
+)
+
+// ErrNotRunning says that the container of an exec or attach does not run.
+var ErrNotRunning = errors.New("container is not running")
+
+// Size is the size of a terminal in characters.
+type Size struct{ Width, Height uint16 }
+
+// ExecOptions says what to run and which streams it gets; a nil stream is none.
+type ExecOptions struct {
+	Cmd            []string
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	TTY            bool
+	Resize         <-chan Size
+}
+
+// Exec runs a command in a container and returns its exit code. When ctx ends
+// the command is killed.
+func (r *Runtime) Exec(ctx context.Context, id string, o ExecOptions) (int, error) {
+	_, c := r.find(id)
+	if c == nil || r.get(c).State != Running {
+		return 0, fmt.Errorf("exec in container %s: %w", id, ErrNotRunning)
+	}
+	task, err := r.task(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	spec, err := task.Spec(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", id, err)
+	}
+	process := *spec.Process
+	process.Args, process.Terminal = o.Cmd, o.TTY
+	if o.TTY {
+		process.Env = append(process.Env, "TERM=xterm")
+	}
+	execID, err := newID()
+	if err != nil {
+		return 0, err
+	}
+	execProcess, err := task.Exec(ctx, execID, &process, execIO(filepath.Join(r.containerDir(id), "exec"), &o))
+	if err != nil {
+		return 0, notRunning(fmt.Errorf("exec in container %s: %w", id, err))
+	}
+	defer func() {
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		if _, err := execProcess.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+			r.cfg.Log.Debug("delete exec", "container", id, "err", err)
+		}
+	}()
+	return r.runExec(ctx, execProcess, &o)
+}
+
+func execIO(dir string, o *ExecOptions) cio.Creator {
+	options := []cio.Opt{cio.WithFIFODir(dir), cio.WithStreams(o.Stdin, orDiscard(o.Stdout), orDiscard(o.Stderr))}
+	if o.TTY {
+		options = append(options, cio.WithTerminal)
+	}
+	return cio.NewCreator(options...)
+}
+
+func orDiscard(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return w
+}
+
+// runExec starts a command that was added and waits for it.
+func (r *Runtime) runExec(ctx context.Context, process containerd.Process, o *ExecOptions) (int, error) {
+	exit, err := process.Wait(ctx) // before Start, or a quick end is missed
+	if err != nil {
+		return 0, err
+	}
+	if err := process.Start(ctx); err != nil {
+		return 0, notRunning(fmt.Errorf("start %q: %w", o.Cmd, err))
+	}
+	resizing, stop := context.WithCancel(ctx)
+	defer stop()
+	if o.Resize != nil {
+		go resize(resizing, process, o.Resize)
+	}
+	select {
+	case status := <-exit:
+		code, _, err := status.Result()
+		if err != nil {
+			return 0, err
+		}
+		drained := make(chan struct{})
+		go func() { process.IO().Wait(); close(drained) }() // ends at the latest when Delete closes the streams
+		select {
+		case <-drained:
+		case <-time.After(execDrain):
+			process.IO().Cancel()
+		}
+		return int(code), nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// resize passes terminal sizes on until ctx ends.
+func resize(ctx context.Context, process interface {
+	Resize(ctx context.Context, w, h uint32) error
+}, sizes <-chan Size) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s, ok := <-sizes:
+			if !ok {
+				return
+			}
+			if s.Width > 0 && s.Height > 0 {
+				_ = process.Resize(ctx, uint32(s.Width), uint32(s.Height)) // a process that has just ended has no size
+			}
+		}
+	}
+}
+
+// ExecSync runs a command for at most timeout (0: no limit) and returns its exit
+// code and the first part of its output. A timeout is context.DeadlineExceeded.
+func (r *Runtime) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (int, []byte, error) {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	out := &capped{}
+	code, err := r.Exec(ctx, id, ExecOptions{Cmd: cmd, Stdout: out, Stderr: out})
+	return code, out.bytes(), err
+}
+
+// capped keeps the first bytes and takes the rest.
+type capped struct {
+	mu  sync.Mutex // guards buf: stdout and stderr are copied at the same time
+	buf bytes.Buffer
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if room := maxProbeOutput - c.buf.Len(); room > 0 {
+		c.buf.Write(p[:min(len(p), room)])
+	}
+	return len(p), nil
+}
+
+func (c *capped) bytes() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return bytes.Clone(c.buf.Bytes())
+}
+
+// AttachOptions says which streams to connect; a nil stream is none.
+type AttachOptions struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Resize         <-chan Size
+}
+
+// Attach connects to a container's main process until it or the client ends.
+func (r *Runtime) Attach(ctx context.Context, id string, o AttachOptions) error {
+	_, c := r.find(id)
+	if c == nil || r.get(c).State != Running {
+		return fmt.Errorf("attach to container %s: %w", id, ErrNotRunning)
+	}
+	if o.Resize != nil {
+		task, err := r.task(ctx, id)
+		if err != nil {
+			return err
+		}
+		resizing, stop := context.WithCancel(ctx)
+		defer stop()
+		go resize(resizing, task, o.Resize)
+	}
+	return c.io.Attach(ctx, o.Stdin, o.Stdout, o.Stderr)
+}
+
+// task loads a running container's task without its streams.
+func (r *Runtime) task(ctx context.Context, id string) (containerd.Task, error) {
+	container, err := r.client.LoadContainer(ctx, id)
+	if err != nil {
+		return nil, notRunning(fmt.Errorf("load container %s: %w", id, err))
+	}
+	task, err := container.Task(ctx, nil)
+	if err != nil {
+		return nil, notRunning(fmt.Errorf("load the task of container %s: %w", id, err))
+	}
+	return task, nil
+}
+
+// notRunning adds ErrNotRunning to errors that mean it.
+func notRunning(err error) error {
+	if errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) {
+		return errors.Join(ErrNotRunning, err)
+	}
+	return err
+}
