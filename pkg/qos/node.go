@@ -1,0 +1,203 @@
+package qos
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// resourcePids is a node's process IDs; it is never part of a node's status.
+const resourcePids corev1.ResourceName = "pid"
+
+// NodeSettings say what of the machine pods may have.
+type NodeSettings struct {
+	// SystemReserved and KubeReserved are set aside: cpu, memory,
+	// ephemeral-storage and pid.
+	SystemReserved, KubeReserved corev1.ResourceList
+	// EvictionHard maps a signal such as memory.available to a quantity or a percentage.
+	EvictionHard map[string]string
+	// EnforceNodeAllocatable holds "pods" when kubepods is to be limited.
+	EnforceNodeAllocatable bool
+	MaxPods                int64
+}
+
+// readCapacity reads what the machine has.
+func (c *Config) readCapacity() (corev1.ResourceList, error) {
+	cpus, err := onlineCPUs(c.SysRoot)
+	if err != nil {
+		return nil, err
+	}
+	memory, err := meminfo(c.ProcRoot, "MemTotal")
+	if err != nil {
+		return nil, err
+	}
+	pids, err := maxPIDs(c.ProcRoot)
+	if err != nil {
+		return nil, err
+	}
+	out := corev1.ResourceList{
+		corev1.ResourceCPU:    *resource.NewQuantity(int64(len(cpus)), resource.DecimalSI),
+		corev1.ResourceMemory: *resource.NewQuantity(memory, resource.BinarySI),
+		corev1.ResourcePods:   *resource.NewQuantity(c.Node.MaxPods, resource.DecimalSI),
+		resourcePids:          *resource.NewQuantity(pids, resource.DecimalSI),
+	}
+	dirs, err := filepath.Glob(filepath.Join(c.SysRoot, "kernel/mm/hugepages/hugepages-*kB"))
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(dir), "hugepages-"), "kB"), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("huge page size of %s: %w", dir, err)
+		}
+		n, err := readInt(filepath.Join(dir, "nr_hugepages"))
+		if err != nil {
+			return nil, err
+		}
+		size := resource.NewQuantity(kb*1024, resource.BinarySI)
+		out[corev1.ResourceName(corev1.ResourceHugePagesPrefix+size.String())] = *resource.NewQuantity(n*kb*1024, resource.BinarySI)
+	}
+	return out, nil
+}
+
+// absoluteOf is capacity less what is reserved: what kubepods may use.
+func (s *NodeSettings) absoluteOf(capacity corev1.ResourceList) (corev1.ResourceList, error) {
+	out := corev1.ResourceList{}
+	for r, have := range capacity {
+		left := have.DeepCopy()
+		for _, reserved := range []corev1.ResourceList{s.SystemReserved, s.KubeReserved} {
+			if q, set := reserved[r]; set {
+				left.Sub(q)
+			}
+		}
+		if left.Sign() < 0 {
+			return nil, fmt.Errorf("systemReserved and kubeReserved set aside more %s than this machine has (%s): lower them", r, have.String())
+		}
+		out[r] = left
+	}
+	return out, nil
+}
+
+// allocatableOf is what the node offers to pods: absolute less the reserve of
+// hard eviction, and memory less all huge pages.
+func (s *NodeSettings) allocatableOf(capacity, absolute corev1.ResourceList) (corev1.ResourceList, error) {
+	out := corev1.ResourceList{}
+	for r, q := range absolute {
+		if r != resourcePids {
+			out[r] = q.DeepCopy()
+		}
+	}
+	memory := out[corev1.ResourceMemory]
+	if threshold, set := s.EvictionHard["memory.available"]; set {
+		reserve, err := thresholdOf(threshold, capacity.Memory().Value())
+		if err != nil {
+			return nil, fmt.Errorf("evictionHard memory.available: %w", err)
+		}
+		memory.Sub(*resource.NewQuantity(reserve, resource.BinarySI))
+	}
+	for r, q := range capacity {
+		if strings.HasPrefix(string(r), corev1.ResourceHugePagesPrefix) {
+			memory.Sub(q)
+		}
+	}
+	if memory.Sign() < 0 {
+		memory = *resource.NewQuantity(0, resource.BinarySI)
+	}
+	out[corev1.ResourceMemory] = memory
+	return out, nil
+}
+
+// thresholdOf reads a quantity, or a percentage of capacity.
+func thresholdOf(s string, capacity int64) (int64, error) {
+	if percent, isPercent := strings.CutSuffix(s, "%"); isPercent {
+		f, err := strconv.ParseFloat(percent, 32)
+		if err != nil {
+			return 0, fmt.Errorf("%q is not a percentage", s)
+		}
+		return int64(float64(capacity) * float64(float32(f)/100)), nil
+	}
+	q, err := resource.ParseQuantity(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q: %w", s, err)
+	}
+	return q.Value(), nil
+}
+
+// onlineCPUs lists the CPUs that are on.
+func onlineCPUs(sysRoot string) ([]int, error) {
+	data, err := os.ReadFile(filepath.Join(sysRoot, "devices/system/cpu/online"))
+	if err != nil {
+		return nil, fmt.Errorf("count CPUs: %w", err)
+	}
+	return parseCPUs(strings.TrimSpace(string(data)))
+}
+
+// parseCPUs reads a CPU list such as 0-3,8.
+func parseCPUs(list string) ([]int, error) {
+	var out []int
+	for part := range strings.SplitSeq(list, ",") {
+		lo, hi, isRange := strings.Cut(part, "-")
+		first, err := strconv.Atoi(lo)
+		if err != nil {
+			return nil, fmt.Errorf("CPU list %q: %w", list, err)
+		}
+		last := first
+		if isRange {
+			if last, err = strconv.Atoi(hi); err != nil {
+				return nil, fmt.Errorf("CPU list %q: %w", list, err)
+			}
+		}
+		for i := first; i <= last; i++ {
+			out = append(out, i)
+		}
+	}
+	return out, nil
+}
+
+// meminfo reads one field of /proc/meminfo in bytes; a missing field is 0.
+func meminfo(procRoot, field string) (int64, error) {
+	data, err := os.ReadFile(filepath.Join(procRoot, "meminfo"))
+	if err != nil {
+		return 0, fmt.Errorf("read memory size: %w", err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, found := strings.CutPrefix(line, field+":"); found {
+			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("meminfo field %s: %w", field, err)
+			}
+			return kb * 1024, nil
+		}
+	}
+	return 0, nil
+}
+
+// maxPIDs is how many processes and threads the machine can have.
+func maxPIDs(procRoot string) (int64, error) {
+	pids, err := readInt(filepath.Join(procRoot, "sys/kernel/pid_max"))
+	if err != nil {
+		return 0, err
+	}
+	threads, err := readInt(filepath.Join(procRoot, "sys/kernel/threads-max"))
+	if err != nil {
+		return 0, err
+	}
+	return min(pids, threads), nil
+}
+
+func readInt(path string) (int64, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
+	}
+	return n, nil
+}
