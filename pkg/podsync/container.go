@@ -1,0 +1,185 @@
+package podsync
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
+)
+
+// reasonConfig is why a container is not created whose configuration is wrong or
+// refers to something that is not there (yet).
+const reasonConfig = "CreateContainerConfigError"
+
+// startContainer runs the next attempt of a container, its postStart hook
+// included.
+func (w *worker) startContainer(ctx context.Context, s StartContainer) error {
+	pod := w.withAddresses()
+	c := specOf(pod, s.Container)
+	w.mu.Lock()
+	w.rec.Series[s.Container] = s.Series
+	w.dirty = true
+	w.mu.Unlock()
+
+	var undo undo
+	cfg, err := w.containerConfig(ctx, pod, c, s, &undo)
+	if err != nil {
+		err = &cri.StartError{Reason: reasonConfig, Err: err}
+	}
+	var started cri.Container
+	if err == nil {
+		started, err = w.cfg.Runtime.StartContainer(ctx, cfg)
+	}
+	if err != nil {
+		return w.startFailed(ctx, err, started.ID, undo)
+	}
+	w.note("Created", "Created container: %s", c.Name)
+	w.note("Started", "Started container %s", c.Name)
+	w.poke() // it runs; that its hook may take long is no reason not to say so
+	return w.postStart(ctx, pod, c, started)
+}
+
+// startFailed clears up after a start that went wrong. An attempt that came so
+// far as to be recorded stays, unless it was called off: then it must not count.
+func (w *worker) startFailed(ctx context.Context, cause error, id string, undo undo) error {
+	if ctx.Err() == nil {
+		w.warn("Failed", "Error: %v", cause)
+		if id != "" {
+			return cause
+		}
+	} else if id != "" {
+		undo = append(undo, func(ctx context.Context) error { return w.cfg.Runtime.RemoveContainer(ctx, id, true) })
+	}
+	return errors.Join(cause, undo.run(ctx))
+}
+
+// withAddresses is the pod with the addresses that fieldRefs may ask for.
+func (w *worker) withAddresses() *corev1.Pod {
+	observed, _ := w.cfg.Runtime.Pod(w.uid)
+	pod := w.view()
+	setAddresses(&pod.Status, pod, Have{Pod: observed, NodeIPs: w.cfg.NodeIPs}, pod.Status)
+	return pod
+}
+
+// containerConfig computes all that the runtime must know. undo gets what was
+// made on the way.
+func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1.Container, s StartContainer, undo *undo) (cri.ContainerConfig, error) {
+	w.mu.Lock()
+	image, volumes, cgroup := w.facts.images[c.Name].image, w.facts.volumes, *w.facts.cgroup
+	w.mu.Unlock()
+	if err := checkNonRoot(pod, c, image.Config.User); err != nil {
+		return cri.ContainerConfig{}, err
+	}
+	vars, skipped, err := env(pod, c, w.cfg.Lookups)
+	if err != nil {
+		return cri.ContainerConfig{}, err
+	}
+	for _, text := range skipped {
+		w.warn("InvalidEnvironmentVariableNames", "%s", text)
+	}
+	mounts, err := mountsOf(ctx, pod, c, volumes, vars, w.cfg.Volumes.SubPath)
+	if err != nil {
+		return cri.ContainerConfig{}, err
+	}
+	log, err := w.terminationLog(c, undo)
+	if err != nil {
+		return cri.ContainerConfig{}, err
+	}
+	limits := w.cfg.Cgroups.Container(pod, c)
+	return cri.ContainerConfig{
+		Pod: pod, Container: c, Attempt: s.Attempt, SpecHash: s.Origin, Image: image,
+		Command: expandAll(c.Command, vars.lookup), Args: expandAll(c.Args, vars.lookup), Env: vars.list(),
+		Mounts: mounts, CgroupsPath: cgroup.ContainerPath, Resources: limits.Linux, OOMScoreAdj: limits.OOMScoreAdj,
+		TerminationLog: log, SeccompDefault: w.cfg.SeccompDefault,
+	}, nil
+}
+
+// terminationLog makes the file in which a container may leave its last words.
+// Any user of the container may write it, hence its mode.
+func (w *worker) terminationLog(c *corev1.Container, undo *undo) (string, error) {
+	if c.TerminationMessagePath == "" {
+		return "", nil
+	}
+	dir := podDir(w.cfg.RootDir, w.uid, "containers", c.Name)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return "", fmt.Errorf("make directory for termination log: %w", err)
+	}
+	var random [4]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, hex.EncodeToString(random[:]))
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	if err != nil {
+		return "", fmt.Errorf("make termination log: %w", err)
+	}
+	*undo = append(*undo, func(context.Context) error { return os.Remove(file) })
+	return file, errors.Join(f.Chmod(0o666), f.Close()) // the mode must not depend on the umask
+}
+
+type subPathFunc func(ctx context.Context, pod *corev1.Pod, container string, mountIndex int, volumeHostPath, subPath string) (string, error)
+
+// mountsOf turns a container's volumeMounts into mounts of this node.
+func mountsOf(ctx context.Context, pod *corev1.Pod, c *corev1.Container, volumes map[string]Mounted, vars environment, safe subPathFunc) ([]cri.Mount, error) {
+	var mounts []cri.Mount
+	for i, m := range c.VolumeMounts {
+		v, ok := volumes[m.Name]
+		if !ok {
+			return nil, fmt.Errorf("mount %s: the pod has no volume %q", m.MountPath, m.Name)
+		}
+		target := path.Clean("/" + m.MountPath)
+		if target == "/" || target == "/proc" || strings.HasPrefix(target, "/proc/") {
+			return nil, fmt.Errorf("mount volume %s: %s cannot be covered by a volume", m.Name, target)
+		}
+		source := v.HostPath
+		sub, err := subPathOf(m, vars)
+		if err == nil && sub != "" {
+			source, err = safe(ctx, pod, c.Name, i, v.HostPath, sub)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("prepare subPath of volumeMount %q of container %q: %w", m.Name, c.Name, err)
+		}
+		mount := cri.Mount{
+			HostPath: source, ContainerPath: target, ReadOnly: m.ReadOnly || v.ReadOnly,
+			RecursiveReadOnly: m.RecursiveReadOnly != nil && *m.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled,
+		}
+		if m.MountPropagation != nil {
+			mount.Propagation = *m.MountPropagation
+		}
+		mounts = append(mounts, mount)
+	}
+	return mounts, nil
+}
+
+// subPathOf is the path inside the volume. Unlike in commands, a variable that is
+// not set is an error here: the wrong directory would be mounted.
+func subPathOf(m corev1.VolumeMount, vars environment) (string, error) {
+	if m.SubPathExpr == "" {
+		return m.SubPath, nil
+	}
+	var missing []string
+	sub := expand(m.SubPathExpr, func(name string) (string, bool) {
+		v, ok := vars.lookup(name)
+		if !ok {
+			missing = append(missing, name)
+		}
+		return v, ok
+	})
+	switch {
+	case len(missing) > 0:
+		return "", fmt.Errorf("missing value for %q", missing)
+	case filepath.IsAbs(sub):
+		return "", fmt.Errorf("%q is not relative", sub)
+	default:
+		return sub, nil
+	}
+}

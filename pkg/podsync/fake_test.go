@@ -1,0 +1,377 @@
+package podsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/qos"
+)
+
+// node is a small machine in memory: it stands for all that a Pool depends on
+// and outlives the agents of a test.
+type node struct {
+	wake func(types.UID)
+
+	mu       sync.Mutex
+	pods     map[types.UID]*cri.Pod
+	nextID   int
+	verbs    []string // what was done, in order
+	events   []string
+	statuses map[types.UID]corev1.PodStatus
+	told     []corev1.PodPhase // phases of the test pod, without repetitions
+	cgroups  map[types.UID]bool
+	tiers    int // pods at the last resize
+	seeded   map[string]Health
+	probes   map[string]Health
+
+	pullTime, stopTime time.Duration
+	execTime           time.Duration
+	failing            map[string]error // by verb
+}
+
+func newNode() *node {
+	return &node{
+		wake: func(types.UID) {}, pods: map[types.UID]*cri.Pod{}, statuses: map[types.UID]corev1.PodStatus{},
+		cgroups: map[types.UID]bool{}, seeded: map[string]Health{}, probes: map[string]Health{}, failing: map[string]error{},
+	}
+}
+
+// did notes a verb and says whether it is to fail. The caller holds mu.
+func (n *node) did(verb string, args ...any) error {
+	n.verbs = append(n.verbs, fmt.Sprintln(append([]any{verb}, args...)...))
+	return n.failing[verb]
+}
+
+func (n *node) Pods() []cri.Pod {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var list []cri.Pod
+	for _, p := range n.pods {
+		list = append(list, n.copy(p))
+	}
+	return list
+}
+
+func (n *node) copy(p *cri.Pod) cri.Pod {
+	c := *p
+	c.Containers = slices.Clone(p.Containers)
+	if p.Sandbox != nil {
+		s := *p.Sandbox
+		c.Sandbox = &s
+	}
+	return c
+}
+
+func (n *node) Pod(uid types.UID) (cri.Pod, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p, ok := n.pods[uid]
+	if !ok {
+		return cri.Pod{}, false
+	}
+	return n.copy(p), true
+}
+
+func (n *node) StartSandbox(_ context.Context, cfg cri.SandboxConfig) (cri.Sandbox, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.did("sandbox", cfg.Pod.Name); err != nil {
+		return cri.Sandbox{}, err
+	}
+	n.nextID++
+	s := cri.Sandbox{ID: fmt.Sprintf("sb%d", n.nextID), Ready: true, IPs: []string{"10.88.0.7"}, CreatedAt: time.Now()}
+	p := n.pods[cfg.Pod.UID]
+	if p == nil {
+		p = &cri.Pod{UID: cfg.Pod.UID, Namespace: cfg.Pod.Namespace, Name: cfg.Pod.Name}
+		n.pods[p.UID] = p
+	}
+	p.Sandbox = &s
+	return s, nil
+}
+
+func (n *node) StopSandbox(_ context.Context, uid types.UID) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p := n.pods[uid]; p != nil {
+		_ = n.did("stop-sandbox", p.Name)
+		p.Sandbox = nil
+	}
+	return nil
+}
+
+func (n *node) RemoveSandbox(_ context.Context, uid types.UID) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_ = n.did("remove-sandbox", uid)
+	delete(n.pods, uid)
+	return nil
+}
+
+func (n *node) StartContainer(_ context.Context, cfg cri.ContainerConfig) (cri.Container, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.did("start", cfg.Container.Name, cfg.Attempt); err != nil {
+		return cri.Container{}, err
+	}
+	n.nextID++
+	c := cri.Container{
+		ID: fmt.Sprintf("c%d", n.nextID), Name: cfg.Container.Name, Attempt: cfg.Attempt, SpecHash: cfg.SpecHash,
+		Image: cfg.Container.Image, State: cri.Running, CreatedAt: time.Now(), StartedAt: time.Now(),
+	}
+	p := n.pods[cfg.Pod.UID]
+	p.Containers = append([]cri.Container{c}, p.Containers...)
+	n.probes[c.ID] = Health{Started: true, Ready: true}
+	return c, nil
+}
+
+func (n *node) StopContainer(ctx context.Context, id string, grace time.Duration) error {
+	n.mu.Lock()
+	_ = n.did("stop", n.name(id), grace)
+	n.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(min(n.stopTime, grace)):
+	}
+	n.exit(id, 143)
+	return nil
+}
+
+func (n *node) RemoveContainer(_ context.Context, id string, _ bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_ = n.did("remove", n.name(id))
+	for _, p := range n.pods {
+		p.Containers = slices.DeleteFunc(p.Containers, func(c cri.Container) bool { return c.ID == id })
+	}
+	return nil
+}
+
+func (n *node) ExecSync(ctx context.Context, id string, cmd []string, _ time.Duration) (int, []byte, error) {
+	n.mu.Lock()
+	err := n.did("exec", append([]string{n.name(id)}, cmd...))
+	n.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return 0, nil, ctx.Err()
+	case <-time.After(n.execTime):
+		return 0, nil, err
+	}
+}
+
+// name is the name of a container. The caller holds mu.
+func (n *node) name(id string) string {
+	for _, p := range n.pods {
+		for _, c := range p.Containers {
+			if c.ID == id {
+				return c.Name
+			}
+		}
+	}
+	return "?"
+}
+
+// exit ends a running container.
+func (n *node) exit(id string, code int32) {
+	n.mu.Lock()
+	var uid types.UID
+	for _, p := range n.pods {
+		for i := range p.Containers {
+			if c := &p.Containers[i]; c.ID == id && c.State == cri.Running {
+				c.State, c.ExitCode, c.FinishedAt, c.Reason = cri.Exited, code, time.Now(), "Error"
+				uid = p.UID
+			}
+		}
+	}
+	wake := n.wake
+	n.mu.Unlock()
+	wake(uid)
+}
+
+func (n *node) EnsureImage(ctx context.Context, req cri.ImageRequest) (cri.Image, error) {
+	n.mu.Lock()
+	err := n.did("pull", req.Ref)
+	n.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return cri.Image{}, ctx.Err()
+	case <-time.After(n.pullTime):
+		return cri.Image{Name: req.Ref}, err
+	}
+}
+
+// cgroups, volumes, probes and the board have verbs of the same names, so each
+// is a view of the node.
+type (
+	fakeCgroups struct{ *node }
+	fakeVolumes struct{ *node }
+	fakeProbes  struct{ *node }
+	fakeBoard   struct{ *node }
+)
+
+func (f fakeCgroups) EnsurePod(_ context.Context, pod *corev1.Pod) (qos.PodCgroup, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cgroups[pod.UID] = true
+	return qos.PodCgroup{Path: "/kubepods/pod" + string(pod.UID)}, f.did("cgroup", pod.Name)
+}
+
+func (f fakeCgroups) RemovePod(_ context.Context, uid types.UID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.cgroups, uid)
+	return f.did("remove-cgroup", uid)
+}
+
+func (f fakeCgroups) Pods(context.Context) ([]types.UID, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var uids []types.UID
+	for uid := range f.cgroups {
+		uids = append(uids, uid)
+	}
+	return uids, nil
+}
+
+func (f fakeCgroups) ResizeTiers(_ context.Context, pods []*corev1.Pod) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tiers = len(pods)
+	return nil
+}
+
+func (f fakeCgroups) Container(*corev1.Pod, *corev1.Container) qos.ContainerResources {
+	return qos.ContainerResources{}
+}
+
+func (f fakeVolumes) Setup(_ context.Context, pod *corev1.Pod) (map[string]Mounted, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return nil, f.did("volumes", pod.Name)
+}
+
+func (f fakeVolumes) Update(context.Context, *corev1.Pod) (bool, error) { return false, nil }
+
+func (f fakeVolumes) Teardown(_ context.Context, uid types.UID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.did("remove-volumes", uid)
+}
+
+func (f fakeVolumes) SubPath(context.Context, *corev1.Pod, string, int, string, string) (string, error) {
+	return "", errors.New("no volumes here")
+}
+
+func (f fakeProbes) Sync(*corev1.Pod, string, string, time.Time) {}
+func (f fakeProbes) Remove(string)                               {}
+func (f fakeProbes) RemovePod(types.UID)                         {}
+func (f fakeProbes) Seed(id string, started, ready bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seeded[id] = Health{Started: started, Ready: ready}
+}
+func (f fakeProbes) health(id string) Health {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.node.probes[id]
+}
+func (f fakeProbes) Started(id string) bool  { return f.health(id).Started }
+func (f fakeProbes) Ready(id string) bool    { return f.health(id).Ready }
+func (f fakeProbes) Failed(id string) string { return f.health(id).Failed }
+
+func (f fakeBoard) Set(pod *corev1.Pod) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.statuses[pod.UID] = pod.Status
+	if len(f.told) == 0 || f.told[len(f.told)-1] != pod.Status.Phase {
+		f.told = append(f.told, pod.Status.Phase)
+	}
+}
+
+func (f fakeBoard) Remove(uid types.UID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.statuses, uid)
+}
+
+// agent is one run of a Pool on a node.
+type agent struct {
+	*node
+	t       *testing.T
+	desired *Desired
+	pool    *Pool
+	stop    context.CancelFunc
+	done    chan error
+}
+
+func (n *node) config(t *testing.T, dir string) Config {
+	return Config{
+		Desired: NewDesired("file"), Runtime: n, Images: n, Cgroups: fakeCgroups{n}, Volumes: fakeVolumes{n},
+		Probes: fakeProbes{n}, Status: fakeBoard{n},
+		Event: func(_ *corev1.Pod, _, reason, message string) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.events = append(n.events, reason+": "+message)
+		},
+		Lookups: testLookups(), NodeIPs: []string{"192.0.2.1"},
+		BackOff: BackOff{Initial: 10 * time.Second, Max: 5 * time.Minute},
+		RootDir: dir, StateDir: dir, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+}
+
+// run starts an agent, which the test must stop.
+func (n *node) run(t *testing.T, dir string) *agent {
+	t.Helper()
+	cfg := n.config(t, dir)
+	ctx, stop := context.WithCancel(t.Context())
+	a := &agent{node: n, t: t, desired: cfg.Desired, pool: NewPool(cfg), stop: stop, done: make(chan error, 1)}
+	n.mu.Lock()
+	n.wake = a.pool.Wake
+	n.mu.Unlock()
+	go func() { a.done <- a.pool.Run(ctx) }()
+	return a
+}
+
+// end stops the agent and waits for it.
+func (a *agent) end() {
+	a.t.Helper()
+	a.stop()
+	if err := <-a.done; err != nil {
+		a.t.Errorf("run: %v", err)
+	}
+}
+
+// want sets the pods of the one source and waits for things to settle.
+func (a *agent) want(pods ...*corev1.Pod) {
+	a.desired.Set("file", pods)
+	synctest.Wait()
+}
+
+// container is the newest attempt of a container of the base pod.
+func (a *agent) container(name string) *cri.Container {
+	p, _ := a.Pod("uid-web")
+	return p.Container(name)
+}
+
+// log takes what was done since the last call.
+func (n *node) log() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []string
+	for _, v := range n.verbs {
+		out = append(out, v[:len(v)-1])
+	}
+	n.verbs = nil
+	return out
+}

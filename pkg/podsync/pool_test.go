@@ -1,0 +1,453 @@
+package podsync
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
+)
+
+// check compares what was done with what should have been.
+func check(t *testing.T, reason string, want, got []string) {
+	t.Helper()
+	if d := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.SortSlices(strings.Compare)); d != "" {
+		t.Errorf("%s (-want +got):\n%s", reason, d)
+	}
+}
+
+func TestPodLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNode().run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		check(t, "a pod starts", []string{"cgroup web", "volumes web", "pull busybox:1", "sandbox web", "start main 0"}, a.log())
+		s, _ := a.pool.Status("uid-web")
+		if s.Phase != corev1.PodRunning || s.PodIP != "10.88.0.7" || !s.ContainerStatuses[0].Ready {
+			t.Errorf("a pod that was started is running and ready, got %+v", s)
+		}
+
+		a.want()
+		check(t, "a pod that is in no source goes, and leaves nothing",
+			[]string{"stop main 30s", "stop-sandbox web", "remove-volumes uid-web", "remove-cgroup uid-web", "remove-sandbox uid-web"}, a.log())
+		if _, known := a.pool.Status("uid-web"); known || len(a.statuses) > 0 {
+			t.Error("a pod that is gone has no status")
+		}
+		if uids, err := a.pool.cfg.records().list(); err != nil || len(uids) > 0 {
+			t.Errorf("a pod that is gone has no record: %v %v", uids, err)
+		}
+	})
+}
+
+func TestNothingIsRemovedBeforeSourcesReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newNode(), t.TempDir()
+		a := n.run(t, dir)
+		a.want(basePod())
+		a.end()
+		a = n.run(t, dir)
+		defer a.end()
+		n.log()
+		time.Sleep(time.Hour)
+		check(t, "an agent that knows no sources yet touches nothing", nil, n.log())
+		a.want()
+		if _, there := n.Pod("uid-web"); there {
+			t.Error("once they have reported, an unwanted pod goes")
+		}
+	})
+}
+
+func TestAgentRestartChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newNode(), t.TempDir()
+		pod := basePod()
+		pod.Spec.Containers[0].ReadinessProbe = &corev1.Probe{}
+		a := n.run(t, dir)
+		a.want(pod)
+		before, _ := a.pool.Status("uid-web")
+		running := a.container("main")
+		a.end()
+		n.log()
+		time.Sleep(time.Hour)
+		n.mu.Lock()
+		n.told = nil
+		n.mu.Unlock()
+
+		a = n.run(t, dir)
+		defer a.end()
+		a.want(pod)
+		check(t, "a running pod is taken over untouched", nil, n.log())
+		after, _ := a.pool.Status("uid-web")
+		if d := cmp.Diff(before, after); d != "" {
+			t.Errorf("its status does not change, nor the times in it (-before +after):\n%s", d)
+		}
+		if d := cmp.Diff(Health{Started: true, Ready: true}, n.seeded[running.ID]); d != "" {
+			t.Errorf("its readiness is handed on (-want +got):\n%s", d)
+		}
+	})
+}
+
+func TestCrashLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newNode(), t.TempDir()
+		a := n.run(t, dir)
+		a.want(basePod())
+		began := time.Now()
+		var restarts []time.Duration
+		for i := range 4 {
+			n.exit(a.container("main").ID, 1)
+			for a.container("main").Attempt == i {
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if i == 2 { // a new agent in the middle of a delay neither shortens nor prolongs it
+					a.end()
+					a = n.run(t, dir)
+					a.want(basePod())
+				}
+			}
+			restarts = append(restarts, a.container("main").StartedAt.Sub(began))
+		}
+		defer a.end()
+		want := []time.Duration{0, 11 * time.Second, 31 * time.Second, 71 * time.Second}
+		if d := cmp.Diff(want, restarts, cmpopts.EquateApproxTime(time.Second)); d != "" {
+			t.Logf("restarts at %v", restarts)
+		}
+		for i, w := range want {
+			if got := restarts[i]; got < w-2*time.Second || got > w+2*time.Second {
+				t.Errorf("restart %d: want at about %s, got %s", i+1, w, got)
+			}
+		}
+		n.exit(a.container("main").ID, 1)
+		synctest.Wait()
+		s, _ := a.pool.Status("uid-web")
+		c := s.ContainerStatuses[0]
+		if c.State.Waiting == nil || c.State.Waiting.Reason != "CrashLoopBackOff" ||
+			!strings.HasPrefix(c.State.Waiting.Message, "back-off 1m20s restarting failed container=main pod=web_default(uid-web), next try at ") {
+			t.Errorf("the status says what the container waits for, got %+v", c.State)
+		}
+		if c.LastTerminationState.Terminated == nil || c.RestartCount != 4 || s.Phase != corev1.PodRunning {
+			t.Errorf("and how often it has failed, got %+v", c)
+		}
+	})
+}
+
+func TestDeletionCancelsPull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.pullTime = time.Hour
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		began := time.Now()
+		a.want()
+		if _, known := a.pool.Status("uid-web"); known || time.Since(began) > 0 {
+			t.Errorf("a slow pull does not delay the end of its pod: known %t after %s", known, time.Since(began))
+		}
+		if slices.ContainsFunc(n.events, func(e string) bool { return strings.HasPrefix(e, "Failed") }) {
+			t.Errorf("what was called off has not failed: %q", n.events)
+		}
+	})
+}
+
+func TestSlowPullHoldsUpNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		pod := basePod()
+		a.want(pod)
+		n.pullTime = time.Hour // the next attempt's image is looked at anew
+		other := basePod()
+		other.Name, other.UID = "other", "uid-other"
+		a.want(pod, other)
+		n.mu.Lock()
+		n.probes[n.pods["uid-web"].Containers[0].ID] = Health{Started: true, Failed: "liveness"}
+		n.mu.Unlock()
+		a.pool.Wake("uid-web")
+		synctest.Wait()
+		if c := a.container("main"); c.State != cri.Exited {
+			t.Error("a liveness failure is acted on while another pod pulls")
+		}
+	})
+}
+
+func TestEditReplacesPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.stopTime = 5 * time.Second
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		edited := basePod()
+		edited.UID = "uid-new"
+		a.want(edited)
+		if _, there := n.Pod("uid-new"); there {
+			t.Error("the new pod waits for the old one of its name")
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if _, there := n.Pod("uid-web"); there {
+			t.Error("the old pod is gone after its grace period")
+		}
+		if p, _ := n.Pod("uid-new"); p.Container("main") == nil {
+			t.Error("then the new one starts")
+		}
+	})
+}
+
+func TestEditWhileAgentIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newNode(), t.TempDir()
+		n.stopTime = time.Hour
+		a := n.run(t, dir)
+		pod := basePod()
+		pod.Spec.TerminationGracePeriodSeconds = ptr(int64(45))
+		a.want(pod)
+		a.end()
+		n.log()
+		a = n.run(t, dir)
+		defer a.end()
+		edited := basePod()
+		edited.UID = "uid-new"
+		a.want(edited)
+		check(t, "the old pod ends with its own grace period, and the new one waits", []string{"stop main 45s"}, n.log())
+		time.Sleep(45 * time.Second)
+		synctest.Wait()
+		if p, _ := n.Pod("uid-new"); p.Container("main") == nil {
+			t.Error("then the new one starts")
+		}
+	})
+}
+
+func TestReturnWhileEnding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.stopTime = 5 * time.Second
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		old := a.container("main").ID
+		a.want()
+		a.want(basePod()) // the same manifest, back while the pod still ends
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		if c := a.container("main"); c == nil || c.ID == old || c.State != cri.Running {
+			t.Errorf("a pod that returns while it ends is ended first, then started anew: %+v", c)
+		}
+	})
+}
+
+func TestOrphans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.cgroups["uid-crashed"] = true
+		n.pods["uid-lost"] = &cri.Pod{UID: "uid-lost", Namespace: "default", Name: "lost", Containers: []cri.Container{{ID: "x", Name: "main", State: cri.Running}}}
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		if len(n.cgroups) != 1 || len(n.Pods()) != 1 {
+			t.Errorf("what nobody wants is removed: cgroups %v, pods %v", n.cgroups, n.Pods())
+		}
+		if c := a.container("main"); c == nil || c.State != cri.Running {
+			t.Error("what is wanted runs")
+		}
+	})
+}
+
+func TestSandboxFailureIsRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.failing["sandbox"] = errors.New("cni plugin not initialized")
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		s, _ := a.pool.Status("uid-web")
+		if w := s.ContainerStatuses[0].State.Waiting; s.Phase != corev1.PodPending || w == nil || !strings.Contains(w.Message, "cni plugin not initialized") {
+			t.Errorf("the status says why the pod does not start, got %+v", s)
+		}
+		n.mu.Lock()
+		n.failing["sandbox"] = nil
+		n.mu.Unlock()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if c := a.container("main"); c == nil || c.State != cri.Running {
+			t.Error("it starts when the network is there")
+		}
+	})
+}
+
+func TestAdmission(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newNode(), t.TempDir()
+		n.stopTime = 5 * time.Second
+		cfg := n.config(t, dir)
+		cfg.Room.Allocatable = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("1")}
+		a := n.run(t, dir)
+		defer a.end()
+		a.pool.cfg.Room = cfg.Room
+		second := basePod()
+		second.Name, second.UID = "second", "uid-second"
+		a.want(basePod(), second)
+		s, _ := a.pool.Status("uid-second")
+		if s.Phase != corev1.PodFailed || s.Reason != "OutOfpods" || len(s.ContainerStatuses) != 0 {
+			t.Errorf("a pod that does not fit is rejected with the reason, got %+v", s)
+		}
+		third := basePod()
+		third.Name, third.UID = "third", "uid-third"
+		a.want(third)
+		if _, known := a.pool.Status("uid-third"); known {
+			t.Error("a pod waits for room that is about to be given back")
+		}
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		if s, _ := a.pool.Status("uid-third"); s.Phase != corev1.PodRunning {
+			t.Errorf("then it starts, got %+v", s)
+		}
+	})
+}
+
+func TestEvictionIsFinal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newNode(), t.TempDir()
+		a := n.run(t, dir)
+		a.want(basePod())
+		a.desired.Evict("uid-web", "Evicted", "The node was low on resource: memory.")
+		synctest.Wait()
+		s, _ := a.pool.Status("uid-web")
+		if s.Phase != corev1.PodFailed || s.Reason != "Evicted" || a.container("main").State != cri.Exited {
+			t.Errorf("an evicted pod has failed, got %+v", s)
+		}
+		a.end()
+		n.log()
+		a = n.run(t, dir)
+		defer a.end()
+		a.want(basePod())
+		if s, _ := a.pool.Status("uid-web"); s.Phase != corev1.PodFailed || s.Reason != "Evicted" {
+			t.Errorf("also for the next agent, got %+v", s)
+		}
+		if slices.Contains(n.log(), "start main 1") {
+			t.Error("and is not started again")
+		}
+	})
+}
+
+func TestRestartInPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		n.log()
+		if err := a.pool.Restart("uid-web", "main"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		check(t, "the container is replaced, the sandbox stays", []string{"stop main 30s", "pull busybox:1", "start main 1"}, n.log())
+		s, _ := a.pool.Status("uid-web")
+		last := s.ContainerStatuses[0].LastTerminationState.Terminated
+		if last == nil || last.Reason != ReasonRequested || s.ContainerStatuses[0].RestartCount != 1 {
+			t.Errorf("the restart is counted, with its reason, got %+v", s.ContainerStatuses[0])
+		}
+		for _, tc := range []struct {
+			uid, container string
+			want           error
+		}{{"uid-web", "nope", ErrNoContainer}, {"uid-nope", "", ErrUnknownPod}} {
+			if err := a.pool.Restart("uid-nope", ""); tc.uid == "uid-nope" && !errors.Is(err, tc.want) {
+				t.Errorf("want %v, got %v", tc.want, err)
+			}
+		}
+		if err := a.pool.Restart("uid-web", "nope"); !errors.Is(err, ErrNoContainer) {
+			t.Errorf("want %v, got %v", ErrNoContainer, err)
+		}
+	})
+}
+
+func TestHooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.execTime = 10 * time.Second
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		pod := basePod()
+		pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{
+			PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"hello"}}},
+			PreStop:   &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"bye"}}},
+		}
+		a.want(pod)
+		s, _ := a.pool.Status("uid-web")
+		if c := s.ContainerStatuses[0]; c.State.Running == nil || *c.Started || c.Ready {
+			t.Errorf("while its postStart hook runs a container runs but has not started, got %+v", c)
+		}
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if s, _ := a.pool.Status("uid-web"); !s.ContainerStatuses[0].Ready {
+			t.Errorf("after it, it has: %+v", s.ContainerStatuses[0])
+		}
+		n.log()
+		a.want()
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		got := n.log()
+		check(t, "the hook's time comes off the grace period", []string{"exec [main bye]", "stop main 20s"}, got[:2])
+	})
+}
+
+func TestGraceOnlyShrinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.stopTime = time.Hour
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		pod := basePod()
+		a.want(pod)
+		n.log()
+		deleted := pod.DeepCopy()
+		deleted.DeletionTimestamp = ptr(metav1.Now())
+		deleted.DeletionGracePeriodSeconds = ptr(int64(20))
+		a.want(deleted)
+		time.Sleep(5 * time.Second)
+		sooner := deleted.DeepCopy()
+		sooner.DeletionGracePeriodSeconds = ptr(int64(1))
+		a.want(sooner)
+		check(t, "a shorter grace period replaces a longer one at once", []string{"stop main 20s", "stop main 2s"}, n.log())
+	})
+}
+
+func TestTiersFollowPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		if n.tiers != 1 {
+			t.Errorf("tiers count running pods, want 1, got %d", n.tiers)
+		}
+		a.want()
+		if n.tiers != 0 {
+			t.Errorf("and forget the others, want 0, got %d", n.tiers)
+		}
+	})
+}
+
+func TestBrokenRecord(t *testing.T) {
+	r := records{dir: t.TempDir()}
+	if err := os.WriteFile(r.path("x"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if rec, err := r.load("x"); err == nil || rec != nil {
+		t.Errorf("a broken record is an error: %v", rec)
+	}
+	if rec, err := r.load("x"); err != nil || rec != nil {
+		t.Errorf("but only once: %v %v", rec, err)
+	}
+}

@@ -1,0 +1,133 @@
+package podsync
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
+)
+
+// What Restart may find wrong.
+var (
+	ErrUnknownPod  = errors.New("no such pod on this node")       //nolint:gochecknoglobals // sentinel
+	ErrNotRunning  = errors.New("the pod has ended or is ending") //nolint:gochecknoglobals // sentinel
+	ErrNoContainer = errors.New("no container to restart")        //nolint:gochecknoglobals // sentinel
+)
+
+// This file is what others may tell a worker, from any goroutine. All of it is
+// written down first and acted on by the worker's own loop.
+
+// update hands over the newest version of the pod from its source.
+func (w *worker) update(pod *corev1.Pod, evicted map[types.UID]Eviction) {
+	w.mu.Lock()
+	changed := w.pod != pod
+	w.pod = pod
+	w.facts.stale = w.facts.stale || changed // the downward API shows labels and annotations
+	w.mu.Unlock()
+	now := time.Now()
+	if pod.DeletionTimestamp != nil {
+		w.decideEnd(End{At: now, Grace: gracePeriod(pod)})
+		changed = true
+	}
+	if e, ok := evicted[w.uid]; ok {
+		w.decideEnd(End{At: now, Grace: gracePeriod(pod), Phase: corev1.PodFailed, Reason: e.Reason, Message: e.Message, Why: e.Message})
+		changed = true
+	}
+	if changed {
+		w.poke()
+	}
+}
+
+// drop says that no source has the pod any more. There is no way back: should it
+// return, a new worker takes it on when this one is done.
+func (w *worker) drop() {
+	w.mu.Lock()
+	known := w.gone
+	w.gone = true
+	pod := w.pod
+	w.mu.Unlock()
+	if known {
+		return
+	}
+	w.decideEnd(End{At: time.Now(), Grace: gracePeriod(pod)})
+	w.poke()
+}
+
+// reject ends a pod before anything of it was started.
+func (w *worker) reject(r Rejection) {
+	message := "Pod was rejected: " + r.Message
+	w.decideEnd(End{At: time.Now(), Phase: corev1.PodFailed, Reason: r.Reason, Message: message})
+	w.cfg.Event(w.current(), corev1.EventTypeWarning, r.Reason, r.Message)
+}
+
+// restart asks for one container, or all, to be started anew in place. One that
+// waits out its back-off is started at once.
+func (w *worker) restart(container string) error {
+	observed, _ := w.cfg.Runtime.Pod(w.uid)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.rec.End != nil {
+		return fmt.Errorf("restart %s: %w", fullName(w.pod), ErrNotRunning)
+	}
+	found := false
+	for _, list := range [][]corev1.Container{w.pod.Spec.InitContainers, w.pod.Spec.Containers} {
+		for i := range list {
+			c := &list[i]
+			if container != "" && container != c.Name || isInit(w.pod, c.Name) && !isSidecar(c) {
+				continue
+			}
+			if a := observed.Container(c.Name); a != nil && a.State != cri.Created {
+				w.rec.Replace[a.ID] = Replace{Why: "was asked to restart"}
+				w.dirty, found = true, true
+			}
+		}
+	}
+	if !found {
+		return fmt.Errorf("restart %s of %s: %w", container, fullName(w.pod), ErrNoContainer)
+	}
+	w.poke()
+	return nil
+}
+
+// refresh has everything tried again that failed, and volumes brought up to date.
+func (w *worker) refresh() {
+	w.mu.Lock()
+	clear(w.facts.held)
+	w.facts.stale = true
+	w.mu.Unlock()
+	w.poke()
+}
+
+// current is the newest version of the pod from its source.
+func (w *worker) current() *corev1.Pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pod
+}
+
+// view is a copy of the pod with its newest status.
+func (w *worker) view() *corev1.Pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	pod := w.pod.DeepCopy()
+	pod.Status = *w.rec.Status.DeepCopy()
+	return pod
+}
+
+// holds is the pod and how far it has come, as a measure of what it still uses.
+func (w *worker) holds() (*corev1.Pod, Phase) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.rec.End == nil:
+		return w.pod, Syncing
+	case w.facts.cgroupGone:
+		return w.pod, Terminated
+	default:
+		return w.pod, Terminating
+	}
+}

@@ -1,0 +1,341 @@
+package podsync
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/qos"
+)
+
+// worker brings one pod to where it should be and keeps it there.
+//
+// Its run loop alone decides. Steps run beside it, at most one in each slot, so
+// that a slow one (a pull, a grace period, a hook) holds up nothing but its own
+// container; when a step ends it wakes the loop.
+type worker struct {
+	cfg     *Config
+	uid     types.UID
+	log     *slog.Logger
+	wake    chan struct{}    // capacity 1
+	resized func(freed bool) // tells the pool that the set of running pods has changed
+	steps   sync.WaitGroup
+
+	// Of the run loop alone.
+	waits  map[string]string // why each container waited at the last pass
+	probed map[string]bool   // container IDs handed to the prober
+
+	mu      sync.Mutex // guards all below; not held across I/O
+	pod     *corev1.Pod
+	gone    bool
+	facts   facts
+	flights map[string]flight // by slot
+	rec     record            // as last saved, but for what is dirty
+	dirty   bool
+}
+
+// facts are the outcomes of steps that nothing else remembers. A new agent does
+// not know them and finds out by doing the steps again.
+type facts struct {
+	cgroup                  *qos.PodCgroup
+	volumes                 map[string]Mounted
+	cgroupGone, volumesGone bool
+	stale                   bool // contents of volumes may have changed
+	forgotten               bool
+	images                  map[string]pulled
+	pulling                 map[string]progress
+	held                    map[string]failures
+	hooked                  map[string]bool // container IDs whose preStop hook has run
+	done                    map[string]done // by holdKey
+}
+
+type pulled struct {
+	attempt int
+	image   cri.Image
+}
+
+// progress is how far a pull has come.
+type progress struct {
+	text        string
+	told, noted time.Time // when the status, and when an event, last said so
+}
+
+type failures struct {
+	Held
+	count int
+}
+
+// done is a step that succeeded.
+type done struct {
+	step Step
+	at   time.Time
+}
+
+// flight is a step that is being done.
+type flight struct {
+	step   Step
+	cancel context.CancelFunc
+}
+
+// newWorker takes on a pod, where rec is what an earlier agent knew of it or nil.
+func newWorker(cfg *Config, pod *corev1.Pod, rec *record, resized func(freed bool)) *worker {
+	w := &worker{
+		cfg: cfg, uid: pod.UID, pod: pod, resized: resized,
+		log:     cfg.Log.With("pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID),
+		wake:    make(chan struct{}, 1),
+		flights: map[string]flight{},
+		facts: facts{
+			images: map[string]pulled{}, pulling: map[string]progress{}, held: map[string]failures{},
+			hooked: map[string]bool{}, done: map[string]done{},
+		},
+		waits:  map[string]string{},
+		probed: map[string]bool{},
+	}
+	if rec != nil {
+		w.rec = *rec
+	} else {
+		w.rec = record{Started: time.Now()}
+		w.dirty = true
+	}
+	w.rec.Pod = pod
+	if w.rec.Series == nil {
+		w.rec.Series = map[string]int{}
+	}
+	if w.rec.Replace == nil {
+		w.rec.Replace = map[string]Replace{}
+	}
+	return w
+}
+
+// run works until the pod is forgotten or the agent stops; then the pod goes on.
+func (w *worker) run(ctx context.Context) (done bool) {
+	defer w.steps.Wait()
+	w.restore(w.snapshot())
+	for {
+		wake, done := w.pass(ctx)
+		if done {
+			return true
+		}
+		var alarm <-chan time.Time
+		if !wake.IsZero() {
+			alarm = time.After(time.Until(wake))
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-w.wake: // many reasons, one pass
+		case <-alarm:
+		}
+	}
+}
+
+// snapshot copies what is recorded.
+func (w *worker) snapshot() record {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rec := w.rec
+	rec.Series, rec.Replace = maps.Clone(rec.Series), maps.Clone(rec.Replace)
+	return rec
+}
+
+// poke asks for another pass.
+func (w *worker) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// restore hands on what the last agent knew: the results of probes, so that a
+// restart of the agent changes no container's readiness, and where a series of
+// crashes began when nobody wrote it down.
+func (w *worker) restore(rec record) {
+	for _, list := range [][]corev1.ContainerStatus{rec.Status.InitContainerStatuses, rec.Status.ContainerStatuses} {
+		for _, c := range list {
+			if c.State.Running != nil {
+				w.cfg.Probes.Seed(bareID(c.ContainerID), c.Started != nil && *c.Started, c.Ready)
+			}
+		}
+	}
+	if rec.Status.Phase != "" {
+		return
+	}
+	have, _ := w.cfg.Runtime.Pod(w.uid)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range have.Containers {
+		if _, known := w.rec.Series[a.Name]; !known && a.Attempt > 0 {
+			w.rec.Series[a.Name] = a.Attempt
+		}
+	}
+}
+
+// pass observes, decides, reports and starts what was decided.
+func (w *worker) pass(ctx context.Context) (wake time.Time, done bool) {
+	now := time.Now()
+	want, have := w.observe()
+	plan := Next(want, have, now)
+	if plan.End != nil && want.End == nil {
+		w.decideEnd(*plan.End)
+		if plan.End.Reason != "" {
+			w.note(plan.End.Reason, "%s", plan.End.Message)
+		}
+	}
+	w.tellWaiting(want.Pod, plan)
+	w.report(want, have, plan, now)
+	if plan.Done {
+		return time.Time{}, true
+	}
+	for _, s := range plan.Steps {
+		if have.Busy[s.slot()] == "" { // else its outcome was not part of the decision
+			w.launch(ctx, s)
+		}
+	}
+	return plan.Wake, false
+}
+
+// observe gathers what the decision depends on: first what the worker knows,
+// then the runtime. In this order a step that is no longer in flight has left
+// its mark on what is observed.
+func (w *worker) observe() (Want, Have) {
+	want, have := w.recall()
+	have.Pod, have.Exists = w.cfg.Runtime.Pod(w.uid)
+	w.syncProbes(want, have)
+	return want, have
+}
+
+// recall is what the worker itself knows.
+func (w *worker) recall() (Want, Have) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	backOff, err := w.cfg.BackOff.forPod(w.pod)
+	if err != nil {
+		backOff = w.cfg.BackOff // told once, when the pod was taken on
+	}
+	want := Want{Pod: w.pod, End: w.rec.End, Gone: w.gone, BackOff: backOff}
+	have := Have{
+		Started: w.rec.Started, NodeIPs: w.cfg.NodeIPs,
+		Cgroup: w.facts.cgroup != nil, Volumes: w.facts.volumes != nil,
+		CgroupGone: w.facts.cgroupGone, VolumesGone: w.facts.volumesGone, Stale: w.facts.stale, Forgotten: w.facts.forgotten,
+		Images: map[string]int{}, Pulling: map[string]string{}, Probes: map[string]Health{},
+		Busy: map[string]string{}, Held: map[string]Held{},
+		Series: maps.Clone(w.rec.Series), Replace: maps.Clone(w.rec.Replace),
+	}
+	for name, p := range w.facts.images {
+		have.Images[name] = p.attempt
+	}
+	for name, p := range w.facts.pulling {
+		have.Pulling[name] = p.text
+	}
+	for slot, f := range w.flights {
+		have.Busy[slot] = f.step.verb()
+	}
+	for k, f := range w.facts.held {
+		have.Held[k] = f.Held
+	}
+	return want, have
+}
+
+// syncProbes has running containers probed and reads what was found. A container
+// is probed only once its start is over.
+func (w *worker) syncProbes(want Want, have Have) {
+	for i := range have.Pod.Containers {
+		a := &have.Pod.Containers[i]
+		if a.State != cri.Running {
+			if w.probed[a.ID] {
+				delete(w.probed, a.ID)
+				w.cfg.Probes.Remove(a.ID)
+			}
+			continue
+		}
+		if !w.probed[a.ID] && !have.starting(a.Name) && want.End == nil {
+			w.probed[a.ID] = true
+			w.cfg.Probes.Sync(want.Pod, a.Name, a.ID, a.StartedAt)
+		}
+		have.Probes[a.ID] = w.health(want.Pod, a)
+	}
+}
+
+// health is what probes say of a running container; a probe that the container
+// does not have is a probe that succeeds.
+func (w *worker) health(pod *corev1.Pod, a *cri.Container) Health {
+	c := specOf(pod, a.Name)
+	if c == nil {
+		return Health{}
+	}
+	return Health{
+		Failed:  w.cfg.Probes.Failed(a.ID),
+		Started: c.StartupProbe == nil || w.cfg.Probes.Started(a.ID),
+		Ready:   c.ReadinessProbe == nil || w.cfg.Probes.Ready(a.ID),
+	}
+}
+
+// decideEnd makes End a fact, and stops what is still being started. A later
+// decision can only shorten the grace period.
+func (w *worker) decideEnd(e End) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if have := w.rec.End; have != nil {
+		sooner := *have
+		sooner.Grace = e.At.Add(e.Grace).Sub(have.At)
+		if sooner.Grace >= have.Grace {
+			return
+		}
+		e = sooner
+		w.cancelFlights(StopContainer{}.verb())
+	} else {
+		w.cancelFlights(StartContainer{}.verb(), PullImage{}.verb(), SetupVolumes{}.verb(), EnsureCgroup{}.verb())
+	}
+	w.rec.End = &e
+	w.dirty = true
+}
+
+// cancelFlights cancels the steps with one of these verbs. The caller holds mu.
+func (w *worker) cancelFlights(verbs ...string) {
+	for _, f := range w.flights {
+		for _, v := range verbs {
+			if f.step.verb() == v {
+				f.cancel()
+			}
+		}
+	}
+}
+
+// report tells the status and writes down what must outlive the agent.
+func (w *worker) report(want Want, have Have, plan Plan, now time.Time) {
+	w.mu.Lock()
+	status := Status(want, have, plan, w.rec.Status, now)
+	changed := !equality.Semantic.DeepEqual(status, w.rec.Status)
+	w.rec.Status, w.rec.Pod = status, want.Pod
+	save := (changed || w.dirty) && !have.Forgotten
+	w.dirty = false
+	w.mu.Unlock()
+	if plan.Done {
+		w.cfg.Status.Remove(w.uid)
+		return
+	}
+	if save {
+		if err := w.cfg.records().save(w.uid, w.snapshot()); err != nil {
+			w.log.Error("record not written", "err", err)
+		}
+	}
+	if changed && want.Pod.Name != "" { // of a stray cgroup not even the name is known
+		pod := want.Pod.DeepCopy()
+		pod.Status = status
+		w.cfg.Status.Set(pod)
+	}
+}
+
+// status is the status told last.
+func (w *worker) status() corev1.PodStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return *w.rec.Status.DeepCopy()
+}
