@@ -1,0 +1,124 @@
+package config
+
+import (
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/ptr"
+)
+
+// Kinds of the two documents.
+const (
+	KubeletAPIVersion = "kubelet.config.k8s.io/v1beta1"
+	KubeletKind       = "KubeletConfiguration"
+	AgentAPIVersion   = "nodeagent.dev/v1alpha1"
+	AgentKind         = "NodeAgentConfiguration"
+)
+
+// Ways to get a containerd.
+const (
+	RuntimeAuto     = "auto"
+	RuntimeEmbedded = "embedded"
+	RuntimeExternal = "external"
+)
+
+// Config is everything a user can set.
+type Config struct {
+	Kubelet kubeletconfig.KubeletConfiguration
+	Agent   NodeAgentConfiguration
+	// Unsupported are fields that were set, are valid, and have no effect yet.
+	Unsupported []string
+}
+
+// NodeAgentConfiguration is what the kubelet has no field for.
+type NodeAgentConfiguration struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// NodeName is this machine's name; empty means its hostname.
+	NodeName string `json:"nodeName,omitempty"`
+	// Runtime is auto, embedded or external. Auto uses the containerd that answers
+	// on ContainerdAddress, and the embedded one when none does.
+	Runtime string `json:"runtime,omitempty"`
+	// RuntimeDir holds everything of the embedded containerd.
+	RuntimeDir string `json:"runtimeDir,omitempty"`
+	// RuntimeBinDirs are searched for containerd, its shim and runc, before PATH.
+	RuntimeBinDirs []string `json:"runtimeBinDirs,omitempty"`
+	// ContainerdAddress is the socket of an external containerd.
+	ContainerdAddress   string `json:"containerdAddress,omitempty"`
+	ContainerdNamespace string `json:"containerdNamespace,omitempty"`
+	Snapshotter         string `json:"snapshotter,omitempty"`
+	// RootDir is kept over a reboot, StateDir is not.
+	RootDir  string `json:"rootDir,omitempty"`
+	StateDir string `json:"stateDir,omitempty"`
+	// LogDir holds the pods' logs, ContainerLogDir links to them.
+	LogDir          string `json:"logDir,omitempty"`
+	ContainerLogDir string `json:"containerLogDir,omitempty"`
+	// ImageDir holds image archives that are imported when they appear.
+	ImageDir string `json:"imageDir,omitempty"`
+	// CNIConfDir and CNIBinDirs are where CNI finds networks and plugins.
+	CNIConfDir string   `json:"cniConfDir,omitempty"`
+	CNIBinDirs []string `json:"cniBinDirs,omitempty"`
+	// PodCIDR is the range of the embedded runtime's bridge network.
+	PodCIDR string `json:"podCIDR,omitempty"`
+	// HostsDirs hold hosts.toml files for registries.
+	HostsDirs []string `json:"hostsDirs,omitempty"`
+	// DockerConfig holds registry credentials.
+	DockerConfig string `json:"dockerConfig,omitempty"`
+	// CrashLoopBackOff is the delay before a container that failed is started again.
+	CrashLoopBackOff CrashLoopBackOff `json:"crashLoopBackOff,omitempty"`
+}
+
+// CrashLoopBackOff doubles from Initial to Max.
+type CrashLoopBackOff struct {
+	Initial metav1.Duration `json:"initial,omitempty"`
+	Max     metav1.Duration `json:"max,omitempty"`
+}
+
+// Default is what holds when nothing is set: the kubelet's defaults, and ours.
+func Default() Config {
+	k := kubeletconfig.KubeletConfiguration{
+		TypeMeta:                         metav1.TypeMeta{APIVersion: KubeletAPIVersion, Kind: KubeletKind},
+		StaticPodPath:                    "/etc/kubernetes/manifests",
+		FileCheckFrequency:               metav1.Duration{Duration: 20 * time.Second},
+		CgroupsPerQOS:                    ptr.To(true),
+		EnforceNodeAllocatable:           []string{"pods"},
+		CPUCFSQuota:                      ptr.To(true),
+		CPUCFSQuotaPeriod:                &metav1.Duration{Duration: 100 * time.Millisecond},
+		PodPidsLimit:                     ptr.To[int64](-1),
+		MaxPods:                          110,
+		FailSwapOn:                       ptr.To(false), // the kubelet refuses to start; a single machine often has swap
+		FailCgroupV1:                     ptr.To(false),
+		OOMScoreAdj:                      ptr.To[int32](-999),
+		MemoryReservationPolicy:          "None",
+		ContainerLogMaxSize:              "10Mi",
+		ContainerLogMaxFiles:             ptr.To[int32](5),
+		ResolverConfig:                   ptr.To("/etc/resolv.conf"),
+		ImageGCHighThresholdPercent:      ptr.To[int32](85),
+		ImageGCLowThresholdPercent:       ptr.To[int32](80),
+		ImageMinimumGCAge:                metav1.Duration{Duration: 2 * time.Minute},
+		SeccompDefault:                   ptr.To(false),
+		SerializeImagePulls:              ptr.To(false),
+		EvictionPressureTransitionPeriod: metav1.Duration{Duration: 5 * time.Minute},
+		EvictionHard: map[string]string{
+			"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%",
+			"imagefs.available": "15%", "imagefs.inodesFree": "5%",
+		},
+	}
+	a := NodeAgentConfiguration{
+		TypeMeta: metav1.TypeMeta{APIVersion: AgentAPIVersion, Kind: AgentKind},
+		Runtime:  RuntimeAuto, RuntimeDir: "/var/lib/nodeagent/containerd",
+		ContainerdAddress: "/run/containerd/containerd.sock", ContainerdNamespace: "nodeagent", Snapshotter: "overlayfs",
+		RootDir: "/var/lib/nodeagent", StateDir: "/run/nodeagent", LogDir: "/var/log/pods", ContainerLogDir: "/var/log/containers",
+		ImageDir: "/var/lib/nodeagent/images", CNIConfDir: "/etc/cni/net.d", CNIBinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"},
+		PodCIDR: "10.88.0.0/16", HostsDirs: []string{"/etc/containerd/certs.d", "/etc/docker/certs.d"}, DockerConfig: "/root/.docker/config.json",
+		CrashLoopBackOff: CrashLoopBackOff{Initial: metav1.Duration{Duration: 10 * time.Second}, Max: metav1.Duration{Duration: 300 * time.Second}},
+	}
+	return Config{Kubelet: k, Agent: a}
+}
+
+// String names the configuration in messages.
+func (c Config) String() string {
+	return fmt.Sprintf("static pods from %s, runtime %s", c.Kubelet.StaticPodPath, c.Agent.Runtime)
+}
