@@ -1,0 +1,68 @@
+# The commands of a day; CI runs the same ones. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# What `make run` and `make down` agree on: all state below the default
+# directories, all programs from .cache.
+RUN_FLAGS := --runtime=embedded --static-pod-path=manifests/static \
+	--runtime-bin-dir=.cache/bin --cni-bin-dir=.cache/cni --image-dir=.cache/images
+
+# Integration tests that also run where systemd is init.
+MACHINE_PACKAGES := pkg/qos test/node test/systemd
+INTEGRATION_PACKAGES := ./pkg/... ./test/node/...
+
+.PHONY: help build tools image run down test test-unit test-integration test-container test-vm lint bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/nodeagent, one static binary
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/nodeagent ./cmd/nodeagent
+
+tools: ## containerd, runc and the CNI plugins, into .cache
+	@hack/build-tools.sh
+
+image: ## the demo image, made here from Debian's busybox
+	@hack/install.sh busybox-static
+	@go run ./hack/mkimage -o .cache/images/busybox.tar
+
+run: tools build image ## as root: the demo pods, in a live table
+	@hack/install.sh iptables
+	@exec bin/nodeagent run $(RUN_FLAGS) --show
+
+down: build ## as root: remove every trace of `make run`
+	@exec bin/nodeagent down $(RUN_FLAGS)
+
+test: ## everything, as CI does
+	@hack/test.sh
+
+bin/testreport: $(wildcard hack/testreport/*.go)
+	@go build -o $@ ./hack/testreport
+
+test-unit: bin/testreport ## unit tests, with the race detector
+	@bin/testreport run unit -- go test -race -json ./...
+
+test-integration: bin/testreport tools build image ## real containerd, cgroups and CNI on this machine
+	@hack/install.sh iptables nftables iproute2 util-linux
+	@bin/testreport run integration -- go test -json -tags integration -count=1 -p 1 -timeout 20m $(INTEGRATION_PACKAGES)
+
+test-container: bin/testreport tools build image ## the same in a container whose init is systemd, on this kernel's cgroups
+	@bin/testreport run container -- hack/machine-tests.sh test/systemd-container/run.sh $(MACHINE_PACKAGES)
+
+test-vm: bin/testreport tools build image ## the same in a virtual machine with systemd and unified cgroups
+	@bin/testreport run vm -- hack/machine-tests.sh test/vm/run.sh $(MACHINE_PACKAGES)
+
+lint: ## formatting, vet, the linters of .golangci.yml, a tidy go.mod
+	@hack/lint.sh
+
+bench: tools build image ## figures into docs/bench
+	@hack/install.sh iptables iproute2 util-linux
+	@go run ./test/bench -agent bin/nodeagent -out docs/bench $(BENCH_FLAGS)
+
+clean: ## forget what was built here
+	@rm -rf bin .cache
