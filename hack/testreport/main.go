@@ -1,8 +1,8 @@
 // Command testreport makes the output of several `go test -json` runs readable,
 // and says at the end what was skipped.
 //
-//	testreport run STAGE -- COMMAND...   runs the command, which prints test2json events
-//	testreport close STAGE...            sums up the stages; fails if one failed or is missing
+//	testreport run STAGE -- COMMAND...      runs the command, which prints test2json events
+//	testreport close STAGE...               sums up the stages; fails if one failed or is missing
 //
 // What a stage found lies in .cache/report/STAGE.json in between.
 package main
@@ -40,7 +40,7 @@ func dispatch(args []string, out io.Writer) (int, error) {
 	case len(args) > 1 && args[0] == "close":
 		return closeStages(args[1:], out)
 	default:
-		return 2, errors.New("usage: testreport run STAGE -- COMMAND... | testreport close STAGE...")
+		return 2, errors.New("usage: testreport run STAGE -- COMMAND, or testreport close STAGE")
 	}
 }
 

@@ -4,6 +4,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -319,7 +320,6 @@ echo '{"cniVersion":"1.0.0","code":11,"msg":"not yet"}'; exit 1
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, m.file, strings.Replace(string(data), `"plugins": [`, `"plugins": [`, 1))
 	put(t, m.file, strings.TrimSuffix(strings.TrimSpace(string(data)), "]\n}")+`, {"type":"refuse"}]}`)
 	c := New(m.cfg)
 	if err := c.Ready(); err != nil {
@@ -327,9 +327,8 @@ echo '{"cniVersion":"1.0.0","code":11,"msg":"not yet"}'; exit 1
 	}
 	n := newNS(t)
 	_, _, err = c.Add(t.Context(), "box", n.Path(), "", pod("a"))
-	if refused, ok := err.(interface{ Unwrap() []error }); !ok {
-		t.Fatalf("got %v", err)
-	} else if p, ok := refused.Unwrap()[0].(*PluginError); !ok || !p.Temporary() {
+	var refused *PluginError
+	if !errors.As(err, &refused) || refused.Verb != "ADD" || !refused.Temporary() {
 		t.Errorf("a plugin's \"try again\" must be recognisable: %v", err)
 	}
 	m.wantNothingLeft(t)

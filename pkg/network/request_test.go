@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 )
 
 func basePod() *corev1.Pod {
@@ -58,7 +57,7 @@ func TestRequest(t *testing.T) {
 				p.Spec.InitContainers = []corev1.Container{
 					{Name: "init", Ports: []corev1.ContainerPort{{ContainerPort: 1, HostPort: 1}}},
 					{
-						Name: "proxy", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways),
+						Name: "proxy", RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
 						Ports: []corev1.ContainerPort{{ContainerPort: 2, HostPort: 2}},
 					},
 				}
@@ -71,7 +70,7 @@ func TestRequest(t *testing.T) {
 				p.Spec.DNSConfig = &corev1.PodDNSConfig{
 					Nameservers: []string{"10.0.0.10"},
 					Searches:    []string{"example.org"},
-					Options:     []corev1.PodDNSConfigOption{{Name: "ndots", Value: ptr.To("2")}, {Name: "edns0"}},
+					Options:     []corev1.PodDNSConfigOption{{Name: "ndots", Value: new("2")}, {Name: "edns0"}},
 				}
 			},
 			cgroup: "/kubepods/poduid-1",
