@@ -223,11 +223,15 @@ func (w *worker) startSandboxNamed(ctx context.Context, pod *corev1.Pod, name, d
 func (w *worker) pullImage(ctx context.Context, s PullImage) error {
 	pod := w.current()
 	c := specOf(pod, s.Container)
+	credentials, problems := pullCredentials(pod, c.Image, w.cfg.Lookups)
+	for _, err := range problems {
+		w.warn("FailedToRetrieveImagePullSecret", "Unable to use an image pull secret; attempting to pull the image may not succeed: %v", err)
+	}
 	began := time.Now()
 	var first sync.Once
 	pulling := false
 	image, err := w.cfg.Images.EnsureImage(ctx, cri.ImageRequest{
-		Ref: c.Image, Policy: c.ImagePullPolicy,
+		Ref: c.Image, Policy: c.ImagePullPolicy, Credentials: credentials,
 		Progress: func(done, total int64) {
 			first.Do(func() {
 				pulling = true

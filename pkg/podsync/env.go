@@ -9,9 +9,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
 )
 
-// Lookups is where a container's environment comes from beside its own spec.
+// Lookups is where a container's configuration comes from beside its own spec.
 type Lookups struct {
 	ConfigMap func(namespace, name string) (*corev1.ConfigMap, error)
 	Secret    func(namespace, name string) (*corev1.Secret, error)
@@ -19,6 +21,9 @@ type Lookups struct {
 	Field func(pod *corev1.Pod, path string) (string, error)
 	// Resource is a resourceFieldRef's value for this container.
 	Resource func(pod *corev1.Pod, c *corev1.Container, ref *corev1.ResourceFieldSelector) (string, error)
+	// Credentials picks what a docker config.json has for an image. Nil means that
+	// image pull secrets are not supported.
+	Credentials func(config []byte, image string) ([]cri.Credential, error)
 }
 
 // environment is an ordered set of variables; a later value of the same name
@@ -163,6 +168,29 @@ func secretText(s *corev1.Secret) map[string]string {
 	}
 	maps.Copy(text, s.StringData) // nobody merged it when it came from a manifest
 	return text
+}
+
+// pullCredentials reads the pod's image pull secrets for one image. As in the
+// kubelet a secret that is missing is no error: the image may need none. It is
+// told all the same.
+func pullCredentials(pod *corev1.Pod, image string, from Lookups) (found []cri.Credential, problems []error) {
+	if from.Credentials == nil {
+		return nil, nil
+	}
+	for _, ref := range pod.Spec.ImagePullSecrets {
+		s, err := from.Secret(pod.Namespace, ref.Name)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		list, err := from.Credentials([]byte(secretText(s)[corev1.DockerConfigJsonKey]), image)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("secret %s/%s: %w", pod.Namespace, ref.Name, err))
+			continue
+		}
+		found = append(found, list...)
+	}
+	return found, problems
 }
 
 // isEnvName accepts what Kubernetes accepts since it relaxed the rule: printable
