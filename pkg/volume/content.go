@@ -1,0 +1,162 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+)
+
+// payload is one file of a volume.
+type payload struct {
+	data []byte
+	mode fs.FileMode
+}
+
+// content makes a volume of files, and says whether they have changed.
+func (s *Set) content(pod *corev1.Pod, v *corev1.Volume) (Mounted, bool, error) {
+	kind := "projected"
+	switch {
+	case v.ConfigMap != nil:
+		kind = "configmap"
+	case v.Secret != nil:
+		kind = "secret"
+	case v.DownwardAPI != nil:
+		kind = "downward-api"
+	}
+	files, err := s.payloads(pod, v)
+	if err != nil {
+		return Mounted{}, false, err
+	}
+	dir := s.dir(pod.UID, kind, v.Name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Mounted{}, false, err
+	}
+	if v.Secret != nil || v.Projected != nil || v.DownwardAPI != nil { // never on disk
+		mounted, err := isMountPoint(dir)
+		if err != nil {
+			return Mounted{}, false, err
+		}
+		if !mounted {
+			if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
+				return Mounted{}, false, fmt.Errorf("mount tmpfs: %w", err)
+			}
+		}
+	}
+	changed, err := writeAtomically(dir, files, func(path string) error { return ownTree(path, pod, true) })
+	return Mounted{HostPath: dir, ReadOnly: true}, changed, err
+}
+
+func (s *Set) payloads(pod *corev1.Pod, v *corev1.Volume) (map[string]payload, error) {
+	out := map[string]payload{}
+	switch {
+	case v.ConfigMap != nil:
+		c := v.ConfigMap
+		return out, s.configMap(out, pod, c.Name, c.Items, c.DefaultMode, ptr.Deref(c.Optional, false))
+	case v.Secret != nil:
+		c := v.Secret
+		return out, s.secret(out, pod, c.SecretName, c.Items, c.DefaultMode, ptr.Deref(c.Optional, false))
+	case v.DownwardAPI != nil:
+		return out, s.downward(out, pod, v.DownwardAPI.Items, v.DownwardAPI.DefaultMode)
+	}
+	for i, source := range v.Projected.Sources {
+		var err error
+		switch {
+		case source.ConfigMap != nil:
+			c := source.ConfigMap
+			err = s.configMap(out, pod, c.Name, c.Items, v.Projected.DefaultMode, ptr.Deref(c.Optional, false))
+		case source.Secret != nil:
+			c := source.Secret
+			err = s.secret(out, pod, c.Name, c.Items, v.Projected.DefaultMode, ptr.Deref(c.Optional, false))
+		case source.DownwardAPI != nil:
+			err = s.downward(out, pod, source.DownwardAPI.Items, v.Projected.DefaultMode)
+		default:
+			err = errors.New("needs an API server, which this pod does not have")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("source %d: %w", i, err)
+		}
+	}
+	return out, nil
+}
+
+func (s *Set) configMap(out map[string]payload, pod *corev1.Pod, name string, items []corev1.KeyToPath, mode *int32, optional bool) error {
+	cm, err := s.ConfigMap(pod.Namespace, name)
+	if errors.Is(err, fs.ErrNotExist) && optional {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	data := map[string][]byte{}
+	for k, v := range cm.Data {
+		data[k] = []byte(v)
+	}
+	for k, v := range cm.BinaryData {
+		data[k] = v
+	}
+	return project(out, "configmap", name, data, items, mode, optional)
+}
+
+func (s *Set) secret(out map[string]payload, pod *corev1.Pod, name string, items []corev1.KeyToPath, mode *int32, optional bool) error {
+	secret, err := s.Secret(pod.Namespace, name)
+	if errors.Is(err, fs.ErrNotExist) && optional {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return project(out, "secret", name, secret.Data, items, mode, optional)
+}
+
+// project picks keys of an object: all of them, or those that items name.
+func project(out map[string]payload, kind, name string, data map[string][]byte, items []corev1.KeyToPath, mode *int32, optional bool) error {
+	standard := fs.FileMode(ptr.Deref(mode, 0o644))
+	if len(items) == 0 {
+		for k, v := range data {
+			out[k] = payload{v, standard}
+		}
+		return nil
+	}
+	for _, item := range items {
+		v, found := data[item.Key]
+		if !found {
+			if optional {
+				continue
+			}
+			return fmt.Errorf("%s %q references non-existent key: %s", kind, name, item.Key)
+		}
+		m := standard
+		if item.Mode != nil {
+			m = fs.FileMode(*item.Mode)
+		}
+		out[item.Path] = payload{v, m}
+	}
+	return nil
+}
+
+func (s *Set) downward(out map[string]payload, pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile, mode *int32) error {
+	for _, item := range items {
+		var value string
+		var err error
+		switch {
+		case item.FieldRef != nil:
+			value, err = FieldValue(pod, item.FieldRef.FieldPath)
+		case item.ResourceFieldRef != nil:
+			value, err = s.ResourceValue(pod, nil, item.ResourceFieldRef)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", item.Path, err)
+		}
+		m := fs.FileMode(ptr.Deref(mode, 0o644))
+		if item.Mode != nil {
+			m = fs.FileMode(*item.Mode)
+		}
+		out[item.Path] = payload{[]byte(value), m}
+	}
+	return nil
+}
