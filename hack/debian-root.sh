@@ -21,17 +21,22 @@ path-exclude=/usr/share/locale/*
 path-exclude=/usr/share/i18n/*
 CFG
 
-mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-	awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }')
-if [ -z "$mirror" ]; then # before the first update apt does not know whose archive it is
+# Empty where the machine is not Debian: mmdebstrap then takes its default.
+mirror() {
+	apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+		awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }'
+}
+mirror=$(mirror)
+if [ -z "$mirror" ]; then # before its first update apt does not know whose archive it is
 	apt-get -qq update
-	mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
-		awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }')
+	mirror=$(mirror)
 fi
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+sources=()
+if [ -n "$mirror" ]; then
+	sources=("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main")
+fi
 
 mmdebstrap --quiet --variant=minbase --mode=auto --format=tar \
 	--aptopt="$tmp/apt.conf" --dpkgopt="$tmp/dpkg.cfg" \
-	--include="$packages" "$suite" "$tmp/root.tar" \
-	"deb [signed-by=$keyring] $mirror $suite main"
+	--include="$packages" "$suite" "$tmp/root.tar" "${sources[@]}"
 mv "$tmp/root.tar" "$tarball"
