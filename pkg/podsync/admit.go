@@ -23,34 +23,55 @@ type Room struct {
 	UnsafeSysctls []string // allowed beside the safe ones; a trailing * matches the rest
 }
 
-// Admit says whether pod fits beside the others, which are all pods that still
-// hold resources. Nil means it does. Only the first obstacle is reported, as the
+// Load is what the pods of a node hold together.
+type Load struct {
+	Pods     int
+	Requests corev1.ResourceList
+	Ports    []takenPort
+}
+
+// takenPort is a port of the node and who has it.
+type takenPort struct {
+	hostPort
+	owner string
+}
+
+// Add counts a pod in.
+func (l *Load) Add(pod *corev1.Pod) {
+	l.Pods++
+	if l.Requests == nil {
+		l.Requests = corev1.ResourceList{}
+	}
+	for name, q := range requests(pod) {
+		l.Requests[name] = sum(l.Requests[name], q)
+	}
+	for _, p := range hostPorts(pod) {
+		l.Ports = append(l.Ports, takenPort{p, fullName(pod)})
+	}
+}
+
+// Admit says whether pod fits beside the load of all pods that still hold
+// resources. Nil means it does. Only the first obstacle is reported, as the
 // kubelet does.
-func Admit(pod *corev1.Pod, others []*corev1.Pod, room Room) *Rejection {
+func Admit(pod *corev1.Pod, load Load, room Room) *Rejection {
 	if os := pod.Spec.OS; os != nil && os.Name != corev1.Linux {
 		return &Rejection{"PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"}
 	}
 	if r := admitSysctls(pod, room.UnsafeSysctls); r != nil {
 		return r
 	}
-	if r := admitResources(pod, others, room.Allocatable); r != nil {
+	if r := admitResources(pod, load, room.Allocatable); r != nil {
 		return r
 	}
-	return admitPorts(pod, others)
+	return admitPorts(pod, load.Ports)
 }
 
 // admitResources compares requests only. A resource that the node does not list
 // is left to whoever provides it, as the kubelet leaves extended resources;
 // hugepages are always the node's own.
-func admitResources(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList) *Rejection {
-	if most, listed := allocatable[corev1.ResourcePods]; listed && int64(len(others))+1 > most.Value() {
-		return insufficient(corev1.ResourcePods, 1, int64(len(others)), most.Value())
-	}
-	used := corev1.ResourceList{}
-	for _, o := range others {
-		for name, q := range requests(o) {
-			used[name] = sum(used[name], q)
-		}
+func admitResources(pod *corev1.Pod, load Load, allocatable corev1.ResourceList) *Rejection {
+	if most, listed := allocatable[corev1.ResourcePods]; listed && int64(load.Pods)+1 > most.Value() {
+		return insufficient(corev1.ResourcePods, 1, int64(load.Pods), most.Value())
 	}
 	want := requests(pod)
 	for _, name := range slices.SortedFunc(maps.Keys(want), byImportance) {
@@ -58,8 +79,9 @@ func admitResources(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.Re
 		if q := want[name]; q.IsZero() || !listed && !strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
 			continue
 		}
-		if total := sum(want[name], used[name]); total.Cmp(have) > 0 {
-			return insufficient(name, amount(name, want[name]), amount(name, used[name]), amount(name, have))
+		used := load.Requests[name]
+		if total := sum(want[name], used); total.Cmp(have) > 0 {
+			return insufficient(name, amount(name, want[name]), amount(name, used), amount(name, have))
 		}
 	}
 	return nil
@@ -137,17 +159,12 @@ func hostPorts(pod *corev1.Pod) []hostPort {
 	return ports
 }
 
-func admitPorts(pod *corev1.Pod, others []*corev1.Pod) *Rejection {
+func admitPorts(pod *corev1.Pod, taken []takenPort) *Rejection {
 	want := hostPorts(pod)
-	if len(want) == 0 {
-		return nil
-	}
-	for _, o := range others {
-		for _, taken := range hostPorts(o) {
-			if slices.ContainsFunc(want, taken.conflicts) {
-				return &Rejection{"NodePorts", fmt.Sprintf("Predicate NodePorts failed: host port %d/%s is taken by pod %s/%s",
-					taken.port, taken.protocol, o.Namespace, o.Name)}
-			}
+	for _, t := range taken {
+		if slices.ContainsFunc(want, t.conflicts) {
+			return &Rejection{"NodePorts", fmt.Sprintf("Predicate NodePorts failed: host port %d/%s is taken by pod %s",
+				t.port, t.protocol, t.owner)}
 		}
 	}
 	return nil

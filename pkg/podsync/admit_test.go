@@ -110,18 +110,18 @@ func TestAdmit(t *testing.T) {
 			if tc.pod != nil {
 				tc.pod(pod)
 			}
-			var others []*corev1.Pod
+			var load Load
 			if tc.other != nil {
 				o := basePod()
 				o.Name, o.UID = "other", "uid-other"
 				tc.other(o)
-				others = append(others, o)
+				load.Add(o)
 			}
 			room := Room{Allocatable: list("cpu", "2", "memory", "1Gi", "pods", "10")}
 			if tc.room != nil {
 				tc.room(&room)
 			}
-			if d := cmp.Diff(tc.want, Admit(pod, others, room)); d != "" {
+			if d := cmp.Diff(tc.want, Admit(pod, load, room)); d != "" {
 				t.Errorf("%s (-want +got):\n%s", tc.reason, d)
 			}
 		})

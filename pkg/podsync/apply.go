@@ -127,7 +127,7 @@ func (w *worker) do(ctx context.Context, s Step) error {
 	case RemoveCgroup:
 		return w.removeCgroup(ctx)
 	case RemoveSandbox:
-		return w.cfg.Runtime.RemoveSandbox(ctx, w.uid)
+		return w.removeSandbox(ctx)
 	case Forget:
 		return w.forget()
 	default:
@@ -167,7 +167,7 @@ func (w *worker) setupVolumes(ctx context.Context) error {
 	volumes, err := w.cfg.Volumes.Setup(ctx, w.current())
 	if err != nil {
 		if ctx.Err() == nil {
-			w.warn("FailedMount", "MountVolume.SetUp failed: %v", err)
+			w.warn("FailedMount", "%v", err)
 		}
 		return fmt.Errorf("set up volumes: %w", err)
 	}
@@ -202,6 +202,12 @@ func (w *worker) startSandbox(ctx context.Context) error {
 func (w *worker) startSandboxNamed(ctx context.Context, pod *corev1.Pod, name, domain string) error {
 	if old, ok := w.cfg.Runtime.Pod(w.uid); ok && old.Sandbox != nil && !old.Sandbox.Ready {
 		w.note("SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+	}
+	select {
+	case w.cfg.sandboxes <- struct{}{}:
+		defer func() { <-w.cfg.sandboxes }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	conf, warnings := resolv(pod, w.cfg.DNS)
 	for _, text := range warnings {
@@ -303,6 +309,20 @@ func (w *worker) removeContainer(ctx context.Context, s RemoveContainer) error {
 	defer w.mu.Unlock()
 	delete(w.rec.Replace, s.ID)
 	delete(w.facts.hooked, s.ID)
+	return nil
+}
+
+// removeSandbox removes the containers one by one first, since their logs go
+// with them only when that is asked for.
+func (w *worker) removeSandbox(ctx context.Context) error {
+	observed, _ := w.cfg.Runtime.Pod(w.uid)
+	var errs []error
+	for _, a := range observed.Containers {
+		errs = append(errs, w.cfg.Runtime.RemoveContainer(ctx, a.ID, false))
+	}
+	if err := errors.Join(append(errs, w.cfg.Runtime.RemoveSandbox(ctx, w.uid))...); err != nil {
+		return fmt.Errorf("remove sandbox: %w", err)
+	}
 	return nil
 }
 

@@ -3,18 +3,19 @@ package podsync
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 )
 
 // Lookups is where a container's configuration comes from beside its own spec.
 type Lookups struct {
+	// ConfigMap and Secret find objects; a missing one matches fs.ErrNotExist.
 	ConfigMap func(namespace, name string) (*corev1.ConfigMap, error)
 	Secret    func(namespace, name string) (*corev1.Secret, error)
 	// Field is a fieldRef's value: the pod carries its status and addresses.
@@ -155,7 +156,7 @@ func key(data map[string]string, name, kind, owner string, optional *bool) (stri
 }
 
 func unlessOptional(err error, optional *bool) error {
-	if optional != nil && *optional && apierrors.IsNotFound(err) {
+	if optional != nil && *optional && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err

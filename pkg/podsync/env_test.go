@@ -2,14 +2,14 @@ package podsync
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 func TestExpand(t *testing.T) {
@@ -48,7 +48,7 @@ func TestExpand(t *testing.T) {
 
 func testLookups() Lookups {
 	missing := func(kind, name string) error {
-		return apierrors.NewNotFound(schema.GroupResource{Resource: kind}, name)
+		return fmt.Errorf("%s %q not found: %w", kind, name, fs.ErrNotExist)
 	}
 	return Lookups{
 		ConfigMap: func(_, name string) (*corev1.ConfigMap, error) {

@@ -29,7 +29,6 @@ type node struct {
 	verbs    []string // what was done, in order
 	events   []string
 	statuses map[types.UID]corev1.PodStatus
-	told     []corev1.PodPhase // phases of the test pod, without repetitions
 	cgroups  map[types.UID]bool
 	tiers    int // pods at the last resize
 	seeded   map[string]Health
@@ -294,9 +293,6 @@ func (f fakeBoard) Set(pod *corev1.Pod) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.statuses[pod.UID] = pod.Status
-	if len(f.told) == 0 || f.told[len(f.told)-1] != pod.Status.Phase {
-		f.told = append(f.told, pod.Status.Phase)
-	}
 }
 
 func (f fakeBoard) Remove(uid types.UID) {

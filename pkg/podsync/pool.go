@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -40,11 +41,16 @@ type Config struct {
 	DNS     DNS
 	// BackOff is the node's crash-loop delay.
 	BackOff BackOff
+	// MaxParallelSandboxes bounds how many pods are attached to the network at
+	// once; 0 means twice the number of CPUs.
+	MaxParallelSandboxes int
 	// SeccompDefault confines containers that name no seccomp profile.
 	SeccompDefault bool
 	// RootDir is kept over a reboot, StateDir is not.
 	RootDir, StateDir string
 	Log               *slog.Logger
+
+	sandboxes chan struct{} // holds a token for each sandbox being started
 }
 
 func (c *Config) records() records { return records{dir: filepath.Join(c.StateDir, "pods")} }
@@ -61,6 +67,10 @@ type Pool struct {
 
 // NewPool starts nothing; see Run.
 func NewPool(cfg Config) *Pool {
+	if cfg.MaxParallelSandboxes == 0 {
+		cfg.MaxParallelSandboxes = 2 * runtime.NumCPU()
+	}
+	cfg.sandboxes = make(chan struct{}, cfg.MaxParallelSandboxes)
 	return &Pool{
 		cfg:     cfg,
 		kick:    make(chan struct{}, 1),
@@ -72,12 +82,12 @@ func NewPool(cfg Config) *Pool {
 // Run works until ctx ends, and returns when every worker has. No pod is stopped
 // then: the next agent takes them on as they are.
 func (p *Pool) Run(ctx context.Context) error {
-	var all sync.WaitGroup
-	defer all.Wait()
-	all.Go(func() { p.resizeTiers(ctx) })
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	workers.Go(func() { p.resizeTiers(ctx) })
 	signal(p.tiers)
 	for sweep := true; ; {
-		done := p.reconcile(ctx, &all, sweep)
+		done := p.reconcile(ctx, &workers, sweep)
 		sweep = !done
 		select {
 		case <-ctx.Done():
@@ -160,7 +170,7 @@ func (p *Pool) list() []*worker {
 
 // reconcile makes the set of workers fit the set of pods. swept says whether
 // orphans could be looked for, if that was asked.
-func (p *Pool) reconcile(ctx context.Context, all *sync.WaitGroup, sweep bool) (swept bool) {
+func (p *Pool) reconcile(ctx context.Context, workers *sync.WaitGroup, sweep bool) (swept bool) {
 	orphans, err := p.orphans(ctx, sweep) // before the sources are read, so that a new pod is not taken for one
 	if err != nil {
 		p.cfg.Log.Error("orphans not found", "err", err)
@@ -181,17 +191,17 @@ func (p *Pool) reconcile(ctx context.Context, all *sync.WaitGroup, sweep bool) (
 		}
 		for _, pod := range orphans {
 			if !wanted[pod.UID] {
-				p.takeOn(ctx, all, pod)
+				p.takeOn(ctx, workers, pod)
 			}
 		}
 	}
-	p.startNew(ctx, all, v, orphans)
+	p.startNew(ctx, workers, v, orphans)
 	return v.synced && err == nil
 }
 
 // startNew takes on wanted pods that have no worker. A pod waits for the one of
 // the same name before it, and for room that others are about to give back.
-func (p *Pool) startNew(ctx context.Context, all *sync.WaitGroup, v view, orphans []*corev1.Pod) {
+func (p *Pool) startNew(ctx context.Context, workers *sync.WaitGroup, v view, orphans []*corev1.Pod) {
 	names := map[string]types.UID{}
 	for _, pod := range orphans {
 		names[fullName(pod)] = pod.UID
@@ -201,41 +211,66 @@ func (p *Pool) startNew(ctx context.Context, all *sync.WaitGroup, v view, orphan
 	}
 	fresh := slices.DeleteFunc(slices.Clone(v.pods), func(pod *corev1.Pod) bool { return p.worker(pod.UID) != nil })
 	slices.SortStableFunc(fresh, func(a, b *corev1.Pod) int { return int(priority(b)) - int(priority(a)) })
+	staying, all := p.load()
 	for _, pod := range fresh {
 		if uid, taken := names[fullName(pod)]; taken && uid != pod.UID {
 			continue
 		}
 		names[fullName(pod)] = pod.UID
-		p.start(ctx, all, pod, v.evicted)
+		w := p.admit(pod, staying, all)
+		if w == nil {
+			continue
+		}
+		w.update(pod, v.evicted)
+		if _, phase := w.holds(); phase == Syncing {
+			staying.Add(pod)
+			all.Add(pod)
+		}
+		p.run(ctx, workers, w)
 	}
 }
 
-// start takes a pod on if it fits. What ran before the agent started needs no
-// leave to go on.
-func (p *Pool) start(ctx context.Context, all *sync.WaitGroup, pod *corev1.Pod, evicted map[types.UID]Eviction) {
+// admit gives a pod its worker. One that does not fit gets a worker that rejects
+// it, unless it would fit when those that are ending have ended: then it gets
+// none yet, and the end of each of them comes back here. What ran before the
+// agent started needs no leave to go on.
+func (p *Pool) admit(pod *corev1.Pod, staying, all Load) *worker {
 	rec, err := p.cfg.records().load(pod.UID)
 	if err != nil {
 		p.cfg.Log.Error("record not read", "uid", pod.UID, "err", err)
 	}
 	w := newWorker(&p.cfg, pod, rec, p.resized)
-	if _, runs := p.cfg.Runtime.Pod(pod.UID); rec == nil && !runs {
-		staying, leaving := p.holders()
-		if r := Admit(pod, append(staying, leaving...), p.cfg.Room); r != nil {
-			if len(leaving) > 0 && Admit(pod, staying, p.cfg.Room) == nil {
-				return // the end of one of them comes back here
-			}
-			w.reject(*r)
-		}
-		if _, err := p.cfg.BackOff.forPod(pod); err != nil {
-			p.cfg.Event(pod, corev1.EventTypeWarning, "InvalidAnnotation", err.Error())
-		}
+	if _, runs := p.cfg.Runtime.Pod(pod.UID); rec != nil || runs {
+		return w
 	}
-	w.update(pod, evicted)
-	p.run(ctx, all, w)
+	if r := Admit(pod, all, p.cfg.Room); r != nil {
+		if Admit(pod, staying, p.cfg.Room) == nil {
+			return nil
+		}
+		w.reject(*r)
+	}
+	if _, err := p.cfg.BackOff.forPod(pod); err != nil {
+		p.cfg.Event(pod, corev1.EventTypeWarning, "InvalidAnnotation", err.Error())
+	}
+	return w
+}
+
+// load is what the pods that stay hold, and what all hold that have not yet
+// given back what they had.
+func (p *Pool) load() (staying, all Load) {
+	stay, leave := p.holders()
+	for _, pod := range stay {
+		staying.Add(pod)
+		all.Add(pod)
+	}
+	for _, pod := range leave {
+		all.Add(pod)
+	}
+	return staying, all
 }
 
 // takeOn ends a pod that no source knows.
-func (p *Pool) takeOn(ctx context.Context, all *sync.WaitGroup, pod *corev1.Pod) {
+func (p *Pool) takeOn(ctx context.Context, workers *sync.WaitGroup, pod *corev1.Pod) {
 	if p.worker(pod.UID) != nil {
 		return
 	}
@@ -249,14 +284,14 @@ func (p *Pool) takeOn(ctx context.Context, all *sync.WaitGroup, pod *corev1.Pod)
 	p.cfg.Log.Info("pod is in no source; it is ended", "pod", fullName(pod), "uid", pod.UID)
 	w := newWorker(&p.cfg, pod, rec, p.resized)
 	w.drop()
-	p.run(ctx, all, w)
+	p.run(ctx, workers, w)
 }
 
-func (p *Pool) run(ctx context.Context, all *sync.WaitGroup, w *worker) {
+func (p *Pool) run(ctx context.Context, workers *sync.WaitGroup, w *worker) {
 	p.mu.Lock()
 	p.workers[w.uid] = w
 	p.mu.Unlock()
-	all.Go(func() {
+	workers.Go(func() {
 		if !w.run(ctx) {
 			return
 		}

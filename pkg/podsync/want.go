@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
@@ -24,7 +25,7 @@ var (
 // update hands over the newest version of the pod from its source.
 func (w *worker) update(pod *corev1.Pod, evicted map[types.UID]Eviction) {
 	w.mu.Lock()
-	changed := w.pod != pod
+	changed := w.pod != pod && !equality.Semantic.DeepEqual(w.pod, pod)
 	w.pod = pod
 	w.facts.stale = w.facts.stale || changed // the downward API shows labels and annotations
 	w.mu.Unlock()

@@ -31,6 +31,7 @@ type worker struct {
 	// Of the run loop alone.
 	waits  map[string]string // why each container waited at the last pass
 	probed map[string]bool   // container IDs handed to the prober
+	told   bool              // the status has been told by this agent
 
 	mu      sync.Mutex // guards all below; not held across I/O
 	pod     *corev1.Pod
@@ -118,7 +119,7 @@ func newWorker(cfg *Config, pod *corev1.Pod, rec *record, resized func(freed boo
 func (w *worker) run(ctx context.Context) (done bool) {
 	defer w.steps.Wait()
 	w.restore(w.snapshot())
-	for {
+	for ctx.Err() == nil {
 		wake, done := w.pass(ctx)
 		if done {
 			return true
@@ -134,6 +135,7 @@ func (w *worker) run(ctx context.Context) (done bool) {
 		case <-alarm:
 		}
 	}
+	return false
 }
 
 // snapshot copies what is recorded.
@@ -326,7 +328,8 @@ func (w *worker) report(want Want, have Have, plan Plan, now time.Time) {
 			w.log.Error("record not written", "err", err)
 		}
 	}
-	if changed && want.Pod.Name != "" { // of a stray cgroup not even the name is known
+	if (changed || !w.told) && want.Pod.Name != "" { // of a stray cgroup not even the name is known
+		w.told = true
 		pod := want.Pod.DeepCopy()
 		pod.Status = status
 		w.cfg.Status.Set(pod)
