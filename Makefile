@@ -22,7 +22,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/nodeagent, one static binary
-	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/nodeagent ./cmd/nodeagent
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/nodeagent ./cmd/nodeagent
 
 tools: ## containerd, runc and the CNI plugins, into .cache
 	@hack/build-tools.sh
@@ -42,7 +42,7 @@ test: ## everything, as CI does
 	@hack/test.sh
 
 bin/testreport: $(wildcard hack/testreport/*.go)
-	@go build -o $@ ./hack/testreport
+	@go build -buildvcs=false -o $@ ./hack/testreport
 
 test-unit: bin/testreport ## unit tests, with the race detector
 	@bin/testreport run unit -- go test -race -json ./...
