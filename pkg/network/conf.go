@@ -7,13 +7,19 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 )
 
+// statusTimeout bounds the plugins' STATUS, which New waits for as well.
+const statusTimeout = 10 * time.Second
+
 // load reads the first configuration file in lexical order, as every CNI
 // runtime does, and says what is missing to use it.
 func (c *CNI) load(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
 	list, err := readConf(c.cfg.ConfDir)
 	if err == nil {
 		err = c.findPlugins(list)
