@@ -207,7 +207,7 @@ func readTail(path string, limit int64) (string, error) {
 // it. The shim keeps the cgroup until the task is deleted.
 func (r *Runtime) oomKilled(c *containerState) bool {
 	value := r.get(c)
-	dir := cgroupfsPath(value.CgroupPath)
+	dir := CgroupDir(value.CgroupPath)
 	path := filepath.Join("/sys/fs/cgroup/memory", dir, "memory.oom_control")
 	if r.cfg.CgroupV2 {
 		path = filepath.Join("/sys/fs/cgroup", dir, "memory.events")
@@ -225,8 +225,8 @@ func (r *Runtime) oomKilled(c *containerState) bool {
 	return false
 }
 
-// cgroupfsPath turns an OCI cgroupsPath into a path below a cgroup mount.
-func cgroupfsPath(path string) string {
+// CgroupDir turns an OCI cgroupsPath into a path below a cgroup mount.
+func CgroupDir(path string) string {
 	slice, rest, isSystemd := strings.Cut(path, ":")
 	if !isSystemd {
 		return path
