@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/nodeagent/nodeagent/pkg/config"
+	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/network"
+	"github.com/nodeagent/nodeagent/pkg/podsource"
+	"github.com/nodeagent/nodeagent/pkg/podstatus"
+	"github.com/nodeagent/nodeagent/pkg/podsync"
+	"github.com/nodeagent/nodeagent/pkg/probe"
+	"github.com/nodeagent/nodeagent/pkg/qos"
+	"github.com/nodeagent/nodeagent/pkg/volume"
+)
+
+// agent is everything that runs, built and wired.
+type agent struct {
+	cfg      config.Config
+	log      *slog.Logger
+	tree     *qos.Tree
+	embedded *cri.Embedded // nil with an external containerd
+	network  *network.CNI
+	runtime  *cri.Runtime
+	images   *cri.Images
+	probes   *probe.Manager
+	desired  *podsync.Desired
+	pool     *podsync.Pool
+	source   *podsource.Dir
+	board    *podstatus.Board
+	// objects are the config maps and secrets of the manifest directory.
+	objects atomic.Pointer[podsource.Objects]
+}
+
+// build makes all parts, lowest first. Nothing runs yet but what outlives the
+// agent anyway.
+func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, error) {
+	a := &agent{cfg: cfg, log: log, board: podstatus.NewBoard(), desired: podsync.NewDesired("file")}
+	a.objects.Store(&podsource.Objects{})
+	var err error
+	if a.tree, err = newTree(ctx, cfg, log); err != nil {
+		return nil, fmt.Errorf("cgroups: %w", err)
+	}
+	if err := a.tree.EnsureRoot(ctx); err != nil {
+		return nil, fmt.Errorf("cgroups: %w", err)
+	}
+	if err := a.connect(ctx); err != nil {
+		return nil, err
+	}
+	a.probes = probe.New(probe.Deps{
+		Exec: func(ctx context.Context, id string, cmd []string, timeout time.Duration) (int, []byte, error) {
+			return a.runtime.ExecSync(ctx, id, cmd, timeout)
+		},
+		PodIP:    a.podIP,
+		OnChange: func(uid types.UID) { a.pool.Wake(uid) },
+		Unhealthy: func(pod *corev1.Pod, container, kind string, err error) {
+			a.event(pod, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %v", title(kind), err))
+		},
+	})
+	a.pool, err = a.newPool()
+	if err != nil {
+		return nil, err
+	}
+	a.source = &podsource.Dir{
+		Path: cfg.Kubelet.StaticPodPath, NodeName: cfg.Agent.NodeName, RescanEvery: cfg.Kubelet.FileCheckFrequency.Duration,
+		Emit: a.accept, Log: log,
+	}
+	return a, nil
+}
+
+// newTree reads the cgroup part of the configuration.
+func newTree(ctx context.Context, cfg config.Config, log *slog.Logger) (*qos.Tree, error) {
+	k := cfg.Kubelet
+	reserved := func(m map[string]string) corev1.ResourceList {
+		out := corev1.ResourceList{}
+		for r, v := range m {
+			out[corev1.ResourceName(r)] = resource.MustParse(v) // Validate has parsed it
+		}
+		return out
+	}
+	return qos.New(ctx, qos.Config{
+		Driver: k.CgroupDriver, CgroupFSRoot: "/sys/fs/cgroup", ProcRoot: "/proc", SysRoot: "/sys", CgroupRoot: k.CgroupRoot,
+		Node: qos.NodeSettings{
+			SystemReserved: reserved(k.SystemReserved), KubeReserved: reserved(k.KubeReserved), EvictionHard: k.EvictionHard,
+			EnforceNodeAllocatable: slices.Contains(k.EnforceNodeAllocatable, "pods"), MaxPods: int64(k.MaxPods),
+		},
+		PodPidsLimit: ptr.Deref(k.PodPidsLimit, -1), CPUCFSQuota: ptr.Deref(k.CPUCFSQuota, true), CPUCFSQuotaPeriod: k.CPUCFSQuotaPeriod.Duration,
+		MemoryThrottlingFactor: k.MemoryThrottlingFactor, MemoryReservationPolicy: string(k.MemoryReservationPolicy),
+		SwapBehavior: k.MemorySwap.SwapBehavior, SingleProcessOOMKill: k.SingleProcessOOMKill, Log: log,
+	})
+}
+
+// connect reaches containerd, which it starts where that is wanted.
+func (a *agent) connect(ctx context.Context) error {
+	c := a.cfg.Agent
+	address := c.ContainerdAddress
+	if c.Runtime == config.RuntimeEmbedded || c.Runtime == config.RuntimeAuto && answers(address) != nil {
+		a.embedded = &cri.Embedded{Dir: c.RuntimeDir, BinDirs: c.RuntimeBinDirs, Log: a.log}
+		if err := a.embedded.Ensure(ctx); err != nil {
+			return err
+		}
+		address = a.embedded.Address()
+		if err := network.EnsureBridge(ctx, bridgeFile(a.cfg), bridge(a.cfg)); err != nil {
+			return err
+		}
+	}
+	a.network = network.New(network.Config{
+		ConfDir: c.CNIConfDir, BinDirs: c.CNIBinDirs, CacheDir: filepath.Join(c.StateDir, "cni"), Log: a.log,
+	})
+	runc, err := cri.LookBinary("runc", c.RuntimeBinDirs)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	maxSize := resource.MustParse(a.cfg.Kubelet.ContainerLogMaxSize) // Validate has parsed it
+	a.runtime, err = cri.New(ctx, cri.Config{
+		Address: address, Namespace: c.ContainerdNamespace, Snapshotter: c.Snapshotter, StateDir: c.StateDir, RootDir: c.RootDir,
+		LogDir: c.LogDir, ContainerLogDir: c.ContainerLogDir, RuncBinary: runc, SystemdCgroup: a.tree.SystemdDriver(), CgroupV2: a.tree.Version() == 2,
+		Network: a.network, Wake: func(uid types.UID) {
+			if a.pool != nil { // exits of adopted containers come before there is a pool
+				a.pool.Wake(uid)
+			}
+		},
+		LogMaxSize: maxSize.Value(), LogMaxFiles: int(ptr.Deref(a.cfg.Kubelet.ContainerLogMaxFiles, 5)),
+		HoldCommand: []string{self, holdLogsCommand}, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.images = cri.NewImages(a.runtime.Client(), cri.ImagesConfig{
+		Snapshotter: c.Snapshotter, HostsDirs: c.HostsDirs, DockerConfig: c.DockerConfig, ImageDir: c.ImageDir,
+		Arrived: func() { a.pool.WakeAll() }, Log: a.log,
+	})
+	return nil
+}
+
+// bridge is the network that comes with the embedded runtime.
+func bridge(cfg config.Config) network.Bridge {
+	return network.Bridge{PodCIDR: cfg.Agent.PodCIDR, BinDirs: cfg.Agent.CNIBinDirs, DataDir: filepath.Join(cfg.Agent.StateDir, "addresses")}
+}
+
+func bridgeFile(cfg config.Config) string {
+	return filepath.Join(cfg.Agent.CNIConfDir, "10-nodeagent.conflist")
+}
+
+func (a *agent) volumes() *volume.Set {
+	return &volume.Set{
+		RootDir: a.cfg.Agent.RootDir, ConfigMap: a.configMap, Secret: a.secret, NodeAllocatable: a.tree.Allocatable(), Log: a.log,
+	}
+}
+
+func (a *agent) newPool() (*podsync.Pool, error) {
+	volumes := a.volumes()
+	host, err := hostResolv(ptr.Deref(a.cfg.Kubelet.ResolverConfig, ""))
+	if err != nil {
+		return nil, err
+	}
+	return podsync.NewPool(podsync.Config{
+		Desired: a.desired, Runtime: a.runtime, Images: a.images, Cgroups: a.tree, Volumes: volumes, Probes: a.probes,
+		Status: a.board, Event: a.event,
+		Lookups:        podsync.Lookups{ConfigMap: a.configMap, Secret: a.secret, Field: volume.FieldValue, Resource: volumes.ResourceValue},
+		Room:           podsync.Room{Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
+		NodeIPs:        nodeIPs(),
+		DNS:            podsync.DNS{ClusterServers: a.cfg.Kubelet.ClusterDNS, ClusterDomain: a.cfg.Kubelet.ClusterDomain, Host: host},
+		BackOff:        podsync.BackOff{Initial: a.cfg.Agent.CrashLoopBackOff.Initial.Duration, Max: a.cfg.Agent.CrashLoopBackOff.Max.Duration},
+		SeccompDefault: ptr.Deref(a.cfg.Kubelet.SeccompDefault, false),
+		RootDir:        a.cfg.Agent.RootDir, StateDir: a.cfg.Agent.StateDir, Log: a.log,
+	}), nil
+}
+
+// parts is everything that runs as long as the agent does.
+func (a *agent) parts() []func(context.Context) error {
+	parts := []func(context.Context) error{a.runtime.Run, a.images.Run, a.network.Run, a.probes.Run, a.pool.Run, a.source.Run}
+	if a.embedded != nil {
+		parts = append(parts, a.embedded.Run)
+	}
+	return parts
+}
+
+func (a *agent) close() { a.tree.Close() }
+
+// accept takes the full list of the manifest directory.
+func (a *agent) accept(pods []*corev1.Pod, objects podsource.Objects) {
+	a.objects.Store(&objects)
+	a.desired.Set("file", pods)
+	a.pool.WakeAll() // objects that pods wait for may have arrived
+}
+
+func (a *agent) configMap(namespace, name string) (*corev1.ConfigMap, error) {
+	if cm := a.objects.Load().ConfigMaps[types.NamespacedName{Namespace: namespace, Name: name}]; cm != nil {
+		return cm, nil
+	}
+	return nil, fmt.Errorf("configmap %q not found in the manifest directory: %w", name, fs.ErrNotExist)
+}
+
+func (a *agent) secret(namespace, name string) (*corev1.Secret, error) {
+	if s := a.objects.Load().Secrets[types.NamespacedName{Namespace: namespace, Name: name}]; s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("secret %q not found in the manifest directory: %w", name, fs.ErrNotExist)
+}
+
+func (a *agent) event(pod *corev1.Pod, kind, reason, message string) {
+	a.board.Event(pod, kind, reason, message, time.Now())
+}
+
+func (a *agent) podIP(uid types.UID) string {
+	p, ok := a.runtime.Pod(uid)
+	switch {
+	case !ok || p.Sandbox == nil:
+		return ""
+	case p.Sandbox.HostNetwork:
+		if ips := nodeIPs(); len(ips) > 0 {
+			return ips[0]
+		}
+		return "127.0.0.1"
+	case len(p.Sandbox.IPs) > 0:
+		return p.Sandbox.IPs[0]
+	default:
+		return ""
+	}
+}
+
+// hostResolv reads the node's resolv.conf; a machine may have none.
+func hostResolv(path string) (cri.Resolv, error) {
+	if path == "" {
+		return cri.Resolv{}, nil
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return cri.Resolv{}, nil
+	}
+	if err != nil {
+		return cri.Resolv{}, err
+	}
+	defer f.Close()
+	return podsync.ParseResolv(f)
+}
+
+// nodeIPs are the machine's addresses that others can reach, IPv4 first.
+func nodeIPs() []string {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var v4, v6 []string
+	for _, addr := range addrs {
+		n, ok := addr.(*net.IPNet)
+		switch {
+		case !ok || !n.IP.IsGlobalUnicast():
+		case n.IP.To4() != nil:
+			v4 = append(v4, n.IP.String())
+		default:
+			v6 = append(v6, n.IP.String())
+		}
+	}
+	return append(v4, v6...)
+}
+
+// title writes a word with a capital.
+func title(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodeagent/nodeagent/pkg/config"
+)
+
+func newConfigCommand() *cobra.Command {
+	c := &cobra.Command{Use: "config", Short: "Look at configuration files"}
+	c.AddCommand(&cobra.Command{
+		Use:   "check FILE",
+		Short: "Say what is wrong with a configuration file, and what has no effect",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cfg, err := config.Load(args[0])
+			if err != nil {
+				return err
+			}
+			for _, field := range cfg.Unsupported {
+				if _, err := fmt.Fprintf(c.OutOrStdout(), "%s: has no effect yet\n", field); err != nil {
+					return err
+				}
+			}
+			if errs := cfg.Validate(); len(errs) > 0 {
+				return fmt.Errorf("%s:\n%w", args[0], errors.Join(errs...))
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is valid\n", args[0])
+			return err
+		},
+	})
+	return c
+}

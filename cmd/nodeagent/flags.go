@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodeagent/nodeagent/pkg/config"
+)
+
+// runFlags override the configuration file.
+type runFlags struct {
+	config         string
+	runtime        string
+	staticPodPath  string
+	runtimeDir     string
+	runtimeBinDirs []string
+	cniBinDirs     []string
+	cniConfDir     string
+	imageDir       string
+	rootDir        string
+	stateDir       string
+	hostname       string
+	endpoint       string
+	show           bool
+	verbosity      int
+}
+
+func (f *runFlags) add(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringVar(&f.config, "config", "", "configuration file: KubeletConfiguration, and NodeAgentConfiguration as a second document")
+	fl.StringVar(&f.runtime, "runtime", "", "auto, embedded or external")
+	fl.StringVar(&f.staticPodPath, "static-pod-path", "", "directory of manifests")
+	fl.StringVar(&f.runtimeDir, "runtime-dir", "", "directory of the embedded containerd")
+	fl.StringSliceVar(&f.runtimeBinDirs, "runtime-bin-dir", nil, "where containerd, its shim and runc are")
+	fl.StringSliceVar(&f.cniBinDirs, "cni-bin-dir", nil, "where CNI plugins are")
+	fl.StringVar(&f.cniConfDir, "cni-conf-dir", "", "where CNI networks are configured")
+	fl.StringVar(&f.imageDir, "image-dir", "", "image archives to import")
+	fl.StringVar(&f.rootDir, "root-dir", "", "where pods' files are kept")
+	fl.StringVar(&f.stateDir, "state-dir", "", "where files are kept until the next boot")
+	fl.StringVar(&f.hostname, "hostname-override", "", "name of this node")
+	fl.StringVar(&f.endpoint, "container-runtime-endpoint", "", "socket of an external containerd")
+	fl.IntVarP(&f.verbosity, "v", "v", 0, "4 or more: debug messages")
+}
+
+// load reads the configuration and lets the flags have their say.
+func (f *runFlags) load() (config.Config, error) {
+	cfg, err := loadConfig(f.config)
+	if err != nil {
+		return cfg, err
+	}
+	a := &cfg.Agent
+	override := func(dst *string, value string) {
+		if value != "" {
+			*dst = value
+		}
+	}
+	if cfg.Kubelet.ContainerRuntimeEndpoint != "" {
+		a.ContainerdAddress = strings.TrimPrefix(cfg.Kubelet.ContainerRuntimeEndpoint, "unix://")
+	}
+	override(&a.Runtime, f.runtime)
+	override(&cfg.Kubelet.StaticPodPath, f.staticPodPath)
+	override(&a.RuntimeDir, f.runtimeDir)
+	override(&a.CNIConfDir, f.cniConfDir)
+	override(&a.ImageDir, f.imageDir)
+	override(&a.RootDir, f.rootDir)
+	override(&a.StateDir, f.stateDir)
+	override(&a.NodeName, f.hostname)
+	override(&a.ContainerdAddress, strings.TrimPrefix(f.endpoint, "unix://"))
+	if len(f.runtimeBinDirs) > 0 {
+		a.RuntimeBinDirs = f.runtimeBinDirs
+	}
+	if len(f.cniBinDirs) > 0 {
+		a.CNIBinDirs = f.cniBinDirs
+	}
+	// What a user types is relative to where the user is.
+	for _, path := range append([]*string{&cfg.Kubelet.StaticPodPath, &a.RuntimeDir, &a.ImageDir, &a.RootDir, &a.StateDir, &a.CNIConfDir},
+		pointers(a.RuntimeBinDirs, a.CNIBinDirs)...) {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return cfg, err
+		}
+	}
+	if a.NodeName == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return cfg, fmt.Errorf("name of this node: %w", err)
+		}
+		a.NodeName = strings.ToLower(strings.TrimSpace(name))
+	}
+	if errs := cfg.Validate(); len(errs) > 0 {
+		return cfg, fmt.Errorf("configuration: %w", errors.Join(errs...))
+	}
+	return cfg, nil
+}
+
+func pointers(lists ...[]string) []*string {
+	var out []*string
+	for _, l := range lists {
+		for i := range l {
+			out = append(out, &l[i])
+		}
+	}
+	return out
+}
+
+// loadConfig reads a file, or gives the defaults when there is none to read.
+func loadConfig(path string) (config.Config, error) {
+	if path == "" {
+		return config.Default(), nil
+	}
+	return config.Load(path)
+}

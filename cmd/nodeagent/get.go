@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/nodeagent/nodeagent/pkg/server"
+)
+
+type getOptions struct {
+	*clientFlags
+	output   string
+	selector string
+	watch    bool
+	noHeader bool
+}
+
+func newGetCommand(f *clientFlags) *cobra.Command {
+	o := &getOptions{clientFlags: f}
+	get := &cobra.Command{Use: "get", Short: "Show pods, or the problems of the manifest directory"}
+	pods := &cobra.Command{
+		Use:     "pods [NAME]",
+		Aliases: []string{"pod", "po"},
+		Short:   "Show the pods of this machine",
+		Example: "  nodeagent get pods -A -o wide\n  nodeagent get pods web -o jsonpath='{.status.podIP}'",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return o.pods(c.Context(), c.OutOrStdout(), args)
+		},
+		ValidArgsFunction: completePods(f),
+	}
+	o.podFlags(pods)
+	pods.Flags().BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "pods of every namespace")
+	pods.Flags().StringVarP(&o.output, "output", "o", "", "wide, name, json, yaml or jsonpath=TEMPLATE")
+	pods.Flags().StringVarP(&o.selector, "selector", "l", "", "label selector")
+	pods.Flags().BoolVarP(&o.watch, "watch", "w", false, "show changes as they happen")
+	pods.Flags().BoolVar(&o.noHeader, "no-headers", false, "leave out the heading")
+
+	problems := &cobra.Command{
+		Use:   "problems",
+		Short: "Show what is wrong in the manifest directory",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var list []problem
+			if err := newClient(f.socket).get(c.Context(), &list, nil, "nodeagent/v1/problems"); err != nil {
+				return err
+			}
+			return printProblems(c.OutOrStdout(), list)
+		},
+	}
+	get.AddCommand(pods, problems)
+	return get
+}
+
+func (o *getOptions) pods(ctx context.Context, out io.Writer, args []string) error {
+	selector, err := labels.Parse(o.selector)
+	if err != nil {
+		return fmt.Errorf("selector %q: %w", o.selector, err)
+	}
+	cl := newClient(o.socket)
+	if len(args) == 1 && !o.watch {
+		pod, err := cl.pod(ctx, o.namespace, args[0])
+		if err != nil {
+			return err
+		}
+		return o.print(out, []corev1.Pod{*pod}, pod)
+	}
+	wanted := func(p *corev1.Pod) bool {
+		return (o.allNamespaces || p.Namespace == o.namespace) && selector.Matches(labels.Set(p.Labels)) &&
+			(len(args) == 0 || p.Name == args[0])
+	}
+	if o.watch {
+		return o.watchPods(ctx, cl, out, wanted)
+	}
+	pods, err := cl.pods(ctx)
+	if err != nil {
+		return err
+	}
+	pods = slices.DeleteFunc(pods, func(p corev1.Pod) bool { return !wanted(&p) })
+	list := &corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "List"}, Items: pods}
+	if len(pods) == 0 && (o.output == "" || o.output == "wide") {
+		if o.allNamespaces {
+			_, err = fmt.Fprintln(out, "No pods found.")
+		} else {
+			_, err = fmt.Fprintf(out, "No pods found in %s namespace.\n", o.namespace)
+		}
+		return err
+	}
+	return o.print(out, pods, list)
+}
+
+func (o *getOptions) watchPods(ctx context.Context, cl *client, out io.Writer, wanted func(*corev1.Pod) bool) error {
+	header := !o.noHeader
+	return cl.watch(ctx, func(e server.PodEvent) error {
+		if !wanted(&e.Object) {
+			return nil
+		}
+		if o.output != "" && o.output != "wide" {
+			return printObject(out, o.output, &e.Object)
+		}
+		t := podTable(o.output == "wide", o.allNamespaces)
+		t.add(podRow(&e.Object, time.Now(), o.output == "wide", o.allNamespaces))
+		err := t.print(out, header)
+		header = false
+		return err
+	})
+}
+
+func (o *getOptions) print(out io.Writer, pods []corev1.Pod, object any) error {
+	switch o.output {
+	case "", "wide":
+		t := podTable(o.output == "wide", o.allNamespaces)
+		for i := range pods {
+			t.add(podRow(&pods[i], time.Now(), o.output == "wide", o.allNamespaces))
+		}
+		return t.print(out, !o.noHeader)
+	case "name":
+		for i := range pods {
+			if _, err := fmt.Fprintln(out, "pod/"+pods[i].Name); err != nil {
+				return err
+			}
+		}
+		return nil
+	default:
+		return printObject(out, o.output, object)
+	}
+}
+
+// problem is one thing wrong in the manifest directory, as the agent reports it.
+type problem struct {
+	File  string `json:"file"`
+	Line  int    `json:"line,omitempty"`
+	Pod   string `json:"pod,omitempty"`
+	Error string `json:"error"`
+}
+
+func printProblems(out io.Writer, list []problem) error {
+	for _, p := range list {
+		where := p.File
+		if p.Line > 0 {
+			where = fmt.Sprintf("%s:%d", p.File, p.Line)
+		}
+		if _, err := fmt.Fprintf(out, "%s: %s\n", where, strings.TrimSpace(p.Error)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// completePods offers the names of the pods in the chosen namespace.
+func completePods(f *clientFlags) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		pods, err := newClient(f.socket).pods(c.Context())
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var names []string
+		for i := range pods {
+			if pods[i].Namespace == f.namespace {
+				names = append(names, pods[i].Name)
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}

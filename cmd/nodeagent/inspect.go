@@ -1,0 +1,180 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodeagent/nodeagent/pkg/inspect"
+)
+
+// inspectView is what `nodeagent inspect POD` shows: from the pod to its cgroup
+// to its processes, and from each namespace to who is inside.
+type inspectView struct {
+	Namespace  string              `json:"namespace"`
+	Pod        string              `json:"pod"`
+	UID        string              `json:"uid"`
+	QOSClass   string              `json:"qosClass"`
+	Cgroup     string              `json:"cgroup"`
+	Containers []inspectContainer  `json:"containers"`
+	Namespaces []inspect.Namespace `json:"namespaces"`
+}
+
+type inspectContainer struct {
+	inspect.Group
+	ID     string `json:"id"`
+	Cgroup string `json:"cgroup"`
+}
+
+func newInspectCommand(f *clientFlags) *cobra.Command {
+	var output string
+	var pid int
+	c := &cobra.Command{
+		Use:   "inspect [POD | --pid PID]",
+		Short: "Show which cgroup and namespaces a pod's processes live in",
+		Long: "Shows, for each container of a pod, its cgroup and its processes, and for each\n" +
+			"namespace who is inside. With --pid it starts from a process instead.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if (pid == 0) == (len(args) == 0) {
+				return fmt.Errorf("name either a pod or a process (--pid)")
+			}
+			if pid != 0 {
+				return inspectProcess(c.OutOrStdout(), pid)
+			}
+			cl := newClient(f.socket)
+			pod, err := cl.pod(c.Context(), f.namespace, args[0])
+			if err != nil {
+				return err
+			}
+			var view inspectView
+			if err := cl.get(c.Context(), &view, nil, "nodeagent/v1/inspect", pod.Namespace, pod.Name); err != nil {
+				return err
+			}
+			if output != "" {
+				return printObject(c.OutOrStdout(), output, view)
+			}
+			return printInspect(c.OutOrStdout(), &view)
+		},
+		ValidArgsFunction: completePods(f),
+	}
+	f.podFlags(c)
+	c.Flags().StringVarP(&output, "output", "o", "", "json, yaml or jsonpath=TEMPLATE")
+	c.Flags().IntVar(&pid, "pid", 0, "start from this process of the machine")
+	return c
+}
+
+func printInspect(out io.Writer, v *inspectView) error {
+	p := &printer{out: out}
+	p.field("Pod", v.Namespace+"/"+v.Pod)
+	p.field("UID", v.UID)
+	p.field("QoS Class", v.QOSClass)
+	p.field("Cgroup", v.Cgroup)
+	for _, c := range v.Containers {
+		p.line("")
+		p.line("Container %s (%s)", c.Name, c.ID)
+		p.nested(func() {
+			p.line("cgroup %s", c.Cgroup)
+			if len(c.Processes) == 0 {
+				p.line("no process")
+			}
+			for _, proc := range c.Processes {
+				p.line("%7d  oom_score_adj %-5d %s", proc.PID, proc.OOMScoreAdj, proc.Command)
+			}
+		})
+	}
+	if p.err != nil {
+		return p.err
+	}
+	p.line("")
+	t := &table{header: []string{"NAMESPACE", "INODE", "OF", "WHO IS INSIDE"}}
+	for _, n := range v.Namespaces {
+		t.add([]string{n.Type, fmt.Sprint(n.Inode), namespaceOwner(n, len(v.Containers)), strings.Join(n.Groups, ", ")})
+	}
+	return t.print(out, true)
+}
+
+// namespaceOwner says how far a namespace is shared.
+func namespaceOwner(n inspect.Namespace, containers int) string {
+	switch {
+	case n.Host:
+		return "host"
+	case len(n.Groups) == containers && containers > 1:
+		return "pod"
+	case len(n.Groups) > 1:
+		return "shared"
+	default:
+		return "container"
+	}
+}
+
+// inspectProcess shows where one process of the machine lives; it needs no agent.
+func inspectProcess(out io.Writer, pid int) error {
+	r := inspect.Reader{ProcRoot: "/proc"}
+	proc, err := r.Process(pid)
+	if err != nil {
+		return err
+	}
+	host, err := r.Process(1)
+	if err != nil {
+		return err
+	}
+	p := &printer{out: out}
+	p.field("PID", fmt.Sprint(proc.PID))
+	p.field("Command", proc.Command)
+	p.field("Cgroup", proc.Cgroup)
+	p.field("OOM score adj", fmt.Sprint(proc.OOMScoreAdj))
+	if uid, id := ownerOf(proc.Cgroup); uid != "" {
+		p.field("Pod UID", uid)
+		p.field("Container ID", orNone(id))
+	}
+	if p.err != nil {
+		return p.err
+	}
+	t := &table{header: []string{"NAMESPACE", "INODE", "OF"}}
+	for _, kind := range inspect.Types() {
+		inode, found := proc.Namespaces[kind]
+		if !found {
+			continue
+		}
+		of := "its own"
+		if host.Namespaces[kind] == inode {
+			of = "host"
+		}
+		t.add([]string{kind, fmt.Sprint(inode), of})
+	}
+	return t.print(out, true)
+}
+
+// ownerOf reads pod UID and container ID out of a cgroup path of either driver.
+func ownerOf(cgroup string) (uid, container string) {
+	parts := strings.Split(strings.Trim(cgroup, "/"), "/")
+	i := slices.IndexFunc(parts, func(s string) bool { return podOf(s) != "" })
+	if i < 0 {
+		return "", ""
+	}
+	uid = podOf(parts[i])
+	if i+1 < len(parts) {
+		container = strings.TrimSuffix(strings.TrimPrefix(parts[i+1], "cri-containerd-"), ".scope")
+	}
+	return uid, container
+}
+
+// podOf is the pod UID in one path component, or empty.
+func podOf(component string) string {
+	slice, isSlice := strings.CutSuffix(component, ".slice")
+	if isSlice {
+		slice = slice[strings.LastIndex(slice, "-")+1:]
+	}
+	uid, isPod := strings.CutPrefix(slice, "pod")
+	if !isPod {
+		return ""
+	}
+	if isSlice {
+		uid = strings.ReplaceAll(uid, "_", "-")
+	}
+	return uid
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+// defaultSocket is where the agent listens for the local client.
+const defaultSocket = "/run/nodeagent/agent.sock"
+
+// clientFlags are the flags every client command shares.
+type clientFlags struct {
+	socket        string
+	namespace     string
+	allNamespaces bool
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "nodeagent",
+		Short:         "Run Kubernetes Pods on this machine and see what they may use",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	f := &clientFlags{}
+	root.PersistentFlags().StringVar(&f.socket, "socket", defaultSocket, "unix socket of the agent")
+
+	root.AddGroup(&cobra.Group{ID: "agent", Title: "The agent:"}, &cobra.Group{ID: "pods", Title: "Pods:"},
+		&cobra.Group{ID: "machine", Title: "The machine:"})
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("agent", newRunCommand(), newDownCommand(), newConfigCommand(), newVersionCommand(f))
+	add("pods", newGetCommand(f), newDescribeCommand(f), newLogsCommand(f), newExecCommand(f), newAttachCommand(f),
+		newRestartCommand(f), newInspectCommand(f), newPlanCommand())
+	add("machine", newCgroupsCommand(f), newImagesCommand(f), newDoctorCommand())
+	root.AddCommand(newHoldLogsCommand())
+	return root
+}
+
+// podFlags adds the flags that say which namespace a command means.
+func (f *clientFlags) podFlags(c *cobra.Command) {
+	c.Flags().StringVarP(&f.namespace, "namespace", "n", "default", "namespace of the pod")
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/nodeagent/nodeagent/pkg/config"
+	"github.com/nodeagent/nodeagent/pkg/server"
+)
+
+func newRunCommand() *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the agent in the foreground",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := f.load()
+			if err != nil {
+				return err
+			}
+			return run(c.Context(), cfg, f, c.OutOrStdout())
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVar(&f.show, "show", false, "show a live table of the pods")
+	return c
+}
+
+// run is the agent: it builds everything bottom-up and runs it until ctx ends.
+func run(ctx context.Context, cfg config.Config, f *runFlags, out io.Writer) error {
+	log, err := newLogger(cfg, f)
+	if err != nil {
+		return err
+	}
+	for _, field := range cfg.Unsupported {
+		log.Warn("configuration field has no effect yet", "field", field)
+	}
+	unlock, err := lockState(cfg.Agent.StateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	a, err := build(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	listener, err := listen(cfg.Agent.StateDir)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, part := range a.parts() {
+		g.Go(func() error { return part(ctx) })
+	}
+	g.Go(func() error { return (&server.Server{Funcs: a.funcs(), Log: log}).Run(ctx, listener) })
+	if f.show {
+		table := &liveTable{board: a.board, cgroupOf: a.cgroupOf, out: out, terminal: term.IsTerminal(int(os.Stdout.Fd()))}
+		g.Go(func() error { return table.Run(ctx) })
+	}
+	log.Info("agent is running", "node", cfg.Agent.NodeName, "manifests", cfg.Kubelet.StaticPodPath)
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.Warn("tell systemd that the agent is ready", "err", err)
+	}
+	err = g.Wait()
+	if f.show {
+		fmt.Fprintln(out, "\nThe agent has stopped. The pods go on: `make down` (or `nodeagent down`) ends them.")
+	}
+	return err
+}
+
+// lockState makes sure that no other agent works on the same state.
+func lockState(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "agent.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		err = fmt.Errorf("another agent runs with state directory %s: stop it first, or use another --state-dir: %w", dir, err)
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil // the lock goes with the file
+}
+
+// listen opens the socket for local clients; the lock makes removing an old one safe.
+func listen(dir string) (net.Listener, error) {
+	path := filepath.Join(dir, "agent.sock")
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	old := unix.Umask(0o177) // the socket must never be open to others, not even for a moment
+	l, err := net.Listen("unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("listen for local clients: %w", err)
+	}
+	return l, nil
+}
+
+// newLogger writes text to a terminal and JSON elsewhere. With the live table
+// messages go to a file beside it.
+func newLogger(cfg config.Config, f *runFlags) (*slog.Logger, error) {
+	opts := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if f.verbosity >= 4 {
+		opts.Level = slog.LevelDebug
+	}
+	if f.show {
+		if err := os.MkdirAll(cfg.Agent.RootDir, 0o711); err != nil {
+			return nil, err
+		}
+		file, err := os.OpenFile(filepath.Join(cfg.Agent.RootDir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, err
+		}
+		return slog.New(slog.NewTextHandler(file, opts)), nil
+	}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+	}
+	return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/client-go/util/jsonpath"
+	"sigs.k8s.io/yaml"
+)
+
+// table prints rows in columns, as kubectl does.
+type table struct {
+	header []string
+	rows   [][]string
+}
+
+func (t *table) add(row []string) { t.rows = append(t.rows, row) }
+
+func (t *table) print(out io.Writer, withHeader bool) error {
+	w := tabwriter.NewWriter(out, 6, 4, 3, ' ', 0)
+	if withHeader {
+		if _, err := fmt.Fprintln(w, strings.Join(t.header, "\t")); err != nil {
+			return err
+		}
+	}
+	for _, row := range t.rows {
+		if _, err := fmt.Fprintln(w, strings.Join(row, "\t")); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+func podTable(wide, namespaces bool) *table {
+	t := &table{}
+	if namespaces {
+		t.header = append(t.header, "NAMESPACE")
+	}
+	t.header = append(t.header, "NAME", "READY", "STATUS", "RESTARTS", "AGE")
+	if wide {
+		t.header = append(t.header, "IP", "NODE", "QOS")
+	}
+	return t
+}
+
+func podRow(p *corev1.Pod, now time.Time, wide, namespaces bool) []string {
+	var row []string
+	if namespaces {
+		row = append(row, p.Namespace)
+	}
+	ready, restarts, last := 0, 0, time.Time{}
+	for _, s := range countedStatuses(p) {
+		if s.Ready {
+			ready++
+		}
+		restarts += int(s.RestartCount)
+		if t := s.LastTerminationState.Terminated; t != nil && t.FinishedAt.After(last) {
+			last = t.FinishedAt.Time
+		}
+	}
+	restartText := strconv.Itoa(restarts)
+	if restarts > 0 && !last.IsZero() {
+		restartText += " (" + duration.HumanDuration(now.Sub(last)) + " ago)"
+	}
+	age := "<unknown>"
+	if p.Status.StartTime != nil {
+		age = duration.HumanDuration(now.Sub(p.Status.StartTime.Time))
+	}
+	row = append(row, p.Name, fmt.Sprintf("%d/%d", ready, len(p.Spec.Containers)+sidecars(p)), podState(p), restartText, age)
+	if wide {
+		row = append(row, orNone(p.Status.PodIP), orNone(p.Spec.NodeName), orNone(string(p.Status.QOSClass)))
+	}
+	return row
+}
+
+func isSidecar(c *corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
+func sidecars(p *corev1.Pod) int {
+	n := 0
+	for i := range p.Spec.InitContainers {
+		if isSidecar(&p.Spec.InitContainers[i]) {
+			n++
+		}
+	}
+	return n
+}
+
+// countedStatuses are the statuses that READY and RESTARTS count: app
+// containers and sidecars.
+func countedStatuses(p *corev1.Pod) []corev1.ContainerStatus {
+	out := append([]corev1.ContainerStatus(nil), p.Status.ContainerStatuses...)
+	for i := range p.Spec.InitContainers {
+		if c := &p.Spec.InitContainers[i]; isSidecar(c) {
+			for _, s := range p.Status.InitContainerStatuses {
+				if s.Name == c.Name {
+					out = append(out, s)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// podState is the STATUS column: the most telling reason, else the phase.
+func podState(p *corev1.Pod) string {
+	state := string(p.Status.Phase)
+	if p.Status.Reason != "" {
+		state = p.Status.Reason
+	}
+	if s, busy := initState(p); busy {
+		state = s
+	} else {
+		state = appState(p, state)
+	}
+	if p.DeletionTimestamp != nil && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+		state = "Terminating"
+	}
+	return state
+}
+
+// initState describes a pod that has not finished its init containers.
+func initState(p *corev1.Pod) (string, bool) {
+	for i, s := range p.Status.InitContainerStatuses {
+		switch {
+		case s.State.Terminated != nil && s.State.Terminated.ExitCode == 0:
+			continue
+		case s.Started != nil && *s.Started && i < len(p.Spec.InitContainers) && isSidecar(&p.Spec.InitContainers[i]):
+			continue
+		case s.State.Terminated != nil:
+			return "Init:" + terminatedReason(s.State.Terminated), true
+		case s.State.Waiting != nil && s.State.Waiting.Reason != "" && s.State.Waiting.Reason != "PodInitializing":
+			return "Init:" + s.State.Waiting.Reason, true
+		default:
+			return fmt.Sprintf("Init:%d/%d", i, len(p.Spec.InitContainers)), true
+		}
+	}
+	return "", false
+}
+
+// appState describes a pod by its app containers; state is what to say otherwise.
+func appState(p *corev1.Pod, state string) string {
+	running := false
+	for i := len(p.Status.ContainerStatuses) - 1; i >= 0; i-- {
+		s := p.Status.ContainerStatuses[i]
+		switch {
+		case s.State.Waiting != nil && s.State.Waiting.Reason != "":
+			state = s.State.Waiting.Reason
+		case s.State.Terminated != nil:
+			state = terminatedReason(s.State.Terminated)
+		case s.Ready && s.State.Running != nil:
+			running = true
+		}
+	}
+	if state == "Completed" && running {
+		return "Running"
+	}
+	return state
+}
+
+func terminatedReason(t *corev1.ContainerStateTerminated) string {
+	switch {
+	case t.Reason != "":
+		return t.Reason
+	case t.Signal != 0:
+		return fmt.Sprintf("Signal:%d", t.Signal)
+	default:
+		return fmt.Sprintf("ExitCode:%d", t.ExitCode)
+	}
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "<none>"
+	}
+	return s
+}
+
+// printObject writes object as json, yaml or through a jsonpath template.
+func printObject(out io.Writer, format string, object any) error {
+	data, err := json.MarshalIndent(object, "", "    ")
+	if err != nil {
+		return err
+	}
+	template, isPath := strings.CutPrefix(format, "jsonpath=")
+	switch {
+	case format == "json":
+		_, err = fmt.Fprintln(out, string(data))
+	case format == "yaml":
+		if data, err = yaml.JSONToYAML(data); err == nil {
+			_, err = out.Write(data)
+		}
+	case isPath:
+		var generic any
+		if err := json.Unmarshal(data, &generic); err != nil {
+			return err
+		}
+		jp := jsonpath.New("output").AllowMissingKeys(true)
+		if err := jp.Parse(template); err != nil {
+			return fmt.Errorf("jsonpath %q: %w", template, err)
+		}
+		err = jp.Execute(out, generic)
+	default:
+		return fmt.Errorf("unknown output format %q: use wide, name, json, yaml or jsonpath=TEMPLATE", format)
+	}
+	return err
+}
