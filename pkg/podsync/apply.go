@@ -203,19 +203,18 @@ func (w *worker) startSandboxNamed(ctx context.Context, pod *corev1.Pod, name, d
 	if old, ok := w.cfg.Runtime.Pod(w.uid); ok && old.Sandbox != nil && !old.Sandbox.Ready {
 		w.note("SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 	}
-	select {
-	case w.cfg.sandboxes <- struct{}{}:
-		defer func() { <-w.cfg.sandboxes }()
-	case <-ctx.Done():
-		return ctx.Err()
+	release, err := w.cfg.sandboxes.acquire(ctx)
+	if err != nil {
+		return err
 	}
+	defer release()
 	conf, warnings := resolv(pod, w.cfg.DNS)
 	for _, text := range warnings {
 		w.warn("DNSConfigForming", "%s", text)
 	}
 	var parent string
 	w.learn(func(f *facts) { parent = f.cgroup.Path })
-	_, err := w.cfg.Runtime.StartSandbox(ctx, cri.SandboxConfig{
+	_, err = w.cfg.Runtime.StartSandbox(ctx, cri.SandboxConfig{
 		Pod: pod, Hostname: name, Domain: domain, CgroupParent: parent, Resolv: conf,
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -37,10 +38,16 @@ func (w *worker) startContainer(ctx context.Context, s StartContainer) error {
 	}
 	var started cri.Container
 	if err == nil {
-		started, err = w.cfg.Runtime.StartContainer(ctx, cfg)
+		started, err = w.runContainer(ctx, cfg)
 	}
 	if err != nil {
-		return w.startFailed(ctx, err, started.ID, undo)
+		if ctx.Err() == nil {
+			w.warn("Failed", "Error: %v", err)
+		}
+		if started.ID == "" { // else the attempt is on record, and what it used with it
+			err = errors.Join(err, undo.run(ctx))
+		}
+		return err
 	}
 	w.note("Created", "Created container: %s", c.Name)
 	w.note("Started", "Started container %s", c.Name)
@@ -48,18 +55,46 @@ func (w *worker) startContainer(ctx context.Context, s StartContainer) error {
 	return w.postStart(ctx, pod, c, started)
 }
 
-// startFailed clears up after a start that went wrong. An attempt that came so
-// far as to be recorded stays, unless it was called off: then it must not count.
-func (w *worker) startFailed(ctx context.Context, cause error, id string, undo undo) error {
-	if ctx.Err() == nil {
-		w.warn("Failed", "Error: %v", cause)
-		if id != "" {
-			return cause
-		}
-	} else if id != "" {
-		undo = append(undo, func(ctx context.Context) error { return w.cfg.Runtime.RemoveContainer(ctx, id, true) })
+// lingerFor bounds how long a container that is being started holds up the end
+// of its pod, or of the agent.
+const lingerFor = 10 * time.Second
+
+// runContainer waits for its turn and then starts the container, come what may:
+// a start that is broken off in the middle would look like one that failed.
+func (w *worker) runContainer(ctx context.Context, cfg cri.ContainerConfig) (cri.Container, error) {
+	release, err := w.cfg.containers.acquire(ctx)
+	if err != nil {
+		return cri.Container{}, err
 	}
-	return errors.Join(cause, undo.run(ctx))
+	defer release()
+	ctx, cancel := linger(ctx, lingerFor)
+	defer cancel()
+	return w.cfg.Runtime.StartContainer(ctx, cfg)
+}
+
+// linger is a context that ends a while after ctx has.
+func linger(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(d):
+			cancel()
+		case <-out.Done():
+		}
+	})
+	return out, func() { stop(); cancel() }
+}
+
+// slots bounds how much goes on at once.
+type slots chan struct{}
+
+func (s slots) acquire(ctx context.Context) (release func(), err error) {
+	select {
+	case s <- struct{}{}:
+		return func() { <-s }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // withAddresses is the pod with the addresses that fieldRefs may ask for.

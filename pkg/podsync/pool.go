@@ -41,16 +41,17 @@ type Config struct {
 	DNS     DNS
 	// BackOff is the node's crash-loop delay.
 	BackOff BackOff
-	// MaxParallelSandboxes bounds how many pods are attached to the network at
-	// once; 0 means twice the number of CPUs.
-	MaxParallelSandboxes int
+	// MaxParallelStarts bounds how many sandboxes, and how many containers, are
+	// started at once; 0 means twice the number of CPUs. More than the machine has
+	// room for only makes each of them slower.
+	MaxParallelStarts int
 	// SeccompDefault confines containers that name no seccomp profile.
 	SeccompDefault bool
 	// RootDir is kept over a reboot, StateDir is not.
 	RootDir, StateDir string
 	Log               *slog.Logger
 
-	sandboxes chan struct{} // holds a token for each sandbox being started
+	sandboxes, containers slots // in which they are started
 }
 
 func (c *Config) records() records { return records{dir: filepath.Join(c.StateDir, "pods")} }
@@ -67,10 +68,10 @@ type Pool struct {
 
 // NewPool starts nothing; see Run.
 func NewPool(cfg Config) *Pool {
-	if cfg.MaxParallelSandboxes == 0 {
-		cfg.MaxParallelSandboxes = 2 * runtime.NumCPU()
+	if cfg.MaxParallelStarts == 0 {
+		cfg.MaxParallelStarts = 2 * runtime.NumCPU()
 	}
-	cfg.sandboxes = make(chan struct{}, cfg.MaxParallelSandboxes)
+	cfg.sandboxes, cfg.containers = make(slots, cfg.MaxParallelStarts), make(slots, cfg.MaxParallelStarts)
 	return &Pool{
 		cfg:     cfg,
 		kick:    make(chan struct{}, 1),
@@ -80,7 +81,8 @@ func NewPool(cfg Config) *Pool {
 }
 
 // Run works until ctx ends, and returns when every worker has. No pod is stopped
-// then: the next agent takes them on as they are.
+// then: the next agent takes them on as they are. The runtime must go on until
+// Run has returned, since what is being started is finished first.
 func (p *Pool) Run(ctx context.Context) error {
 	var workers sync.WaitGroup
 	defer workers.Wait()
