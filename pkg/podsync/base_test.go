@@ -18,7 +18,7 @@ func basePod() *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "uid-web", Annotations: map[string]string{}},
 		Spec: corev1.PodSpec{
 			RestartPolicy:                 corev1.RestartPolicyAlways,
-			TerminationGracePeriodSeconds: ptr(int64(30)),
+			TerminationGracePeriodSeconds: new(int64(30)),
 			Containers:                    []corev1.Container{{Name: "main", Image: "busybox:1"}},
 		},
 	}
@@ -34,7 +34,7 @@ func withInit(pod *corev1.Pod, names ...string) {
 func withSidecars(pod *corev1.Pod, names ...string) {
 	for _, n := range names {
 		pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{
-			Name: n, Image: "busybox:1", RestartPolicy: ptr(corev1.ContainerRestartPolicyAlways),
+			Name: n, Image: "busybox:1", RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
 		})
 	}
 }

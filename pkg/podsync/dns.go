@@ -88,10 +88,7 @@ func limitResolv(r cri.Resolv) (cri.Resolv, []string) {
 		warnings = append(warnings, "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "+
 			strings.Join(r.Servers, " "))
 	}
-	fit := len(r.Searches)
-	if fit > maxSearchPaths {
-		fit = maxSearchPaths
-	}
+	fit := min(len(r.Searches), maxSearchPaths)
 	for fit > 0 && len(strings.Join(r.Searches[:fit], " ")) > maxSearchListChars {
 		fit--
 	}

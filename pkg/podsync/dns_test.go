@@ -54,7 +54,7 @@ func TestResolv(t *testing.T) {
 			pod: func(s *corev1.PodSpec) {
 				s.DNSConfig = &corev1.PodDNSConfig{
 					Nameservers: []string{"1.1.1.1", "10.96.0.10"}, Searches: []string{"example.com", "x.y"},
-					Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: ptr("2")}, {Name: "edns0"}},
+					Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: new("2")}, {Name: "edns0"}},
 				}
 			},
 			want: cri.Resolv{
@@ -151,20 +151,20 @@ func TestHostname(t *testing.T) {
 		"Subdomain": {reason: "a subdomain lies in the namespace's services", pod: func(p *corev1.Pod) { p.Spec.Subdomain = "sub" }, name: "web", domain: "sub.default.svc.cluster.local"},
 		"FQDN": {
 			reason: "the kernel's name may be the whole",
-			pod:    func(p *corev1.Pod) { p.Spec.Subdomain, p.Spec.SetHostnameAsFQDN = "sub", ptr(true) },
+			pod:    func(p *corev1.Pod) { p.Spec.Subdomain, p.Spec.SetHostnameAsFQDN = "sub", new(true) },
 			name:   "web.sub.default.svc.cluster.local", domain: "sub.default.svc.cluster.local",
 		},
 		"FQDNTooLong": {
 			reason: "if it fits",
 			pod: func(p *corev1.Pod) {
-				p.Spec.Subdomain, p.Spec.SetHostnameAsFQDN = strings.Repeat("s", 40), ptr(true)
+				p.Spec.Subdomain, p.Spec.SetHostnameAsFQDN = strings.Repeat("s", 40), new(true)
 			},
 			err: true,
 		},
 		"HostNetwork": {reason: "the host's own name", pod: func(p *corev1.Pod) { p.Spec.HostNetwork = true }},
 		"Override": {
 			reason: "an override is taken as it is",
-			pod:    func(p *corev1.Pod) { p.Spec.HostnameOverride, p.Spec.Subdomain = ptr("a.b.c"), "sub" }, name: "a.b.c",
+			pod:    func(p *corev1.Pod) { p.Spec.HostnameOverride, p.Spec.Subdomain = new("a.b.c"), "sub" }, name: "a.b.c",
 		},
 	}
 	for name, tc := range cases {

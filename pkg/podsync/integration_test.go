@@ -3,6 +3,7 @@
 package podsync
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -120,7 +121,7 @@ func removeCgroup(t *testing.T, dir string) {
 			return err
 		}
 		procs, err := os.ReadFile(path)
-		for _, pid := range strings.Fields(string(procs)) {
+		for pid := range strings.FieldsSeq(string(procs)) {
 			if n, err := strconv.Atoi(pid); err == nil {
 				_ = syscall.Kill(n, syscall.SIGKILL)
 			}
@@ -252,15 +253,14 @@ func (m *machine) importImage(t *testing.T, images *cri.Images) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Create(m.path("image.tar"))
-	if err != nil {
+	var archive bytes.Buffer
+	if err := testimage.Write(&archive, testimage.Busybox(testImage, binary, []string{"sh", "sleep", "true", "cat", "touch", "false"})); err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	if err := testimage.Write(f, testimage.Busybox(testImage, binary, []string{"sh", "sleep", "true", "cat", "touch", "false"})); err != nil {
+	if err := os.WriteFile(m.path("image.tar"), archive.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := images.ImportArchive(t.Context(), f.Name()); err != nil {
+	if err := images.ImportArchive(t.Context(), m.path("image.tar")); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -288,7 +288,7 @@ func realPod(name string, containers ...corev1.Container) *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name)},
 		Spec: corev1.PodSpec{
 			HostNetwork: true, RestartPolicy: corev1.RestartPolicyAlways,
-			TerminationGracePeriodSeconds: ptr(int64(2)), Containers: containers,
+			TerminationGracePeriodSeconds: new(int64(2)), Containers: containers,
 		},
 	}
 }
@@ -302,7 +302,7 @@ func TestRealPodLife(t *testing.T) {
 	job := realPod("job", shell("main", "echo last words > /dev/termination-log"))
 	job.Spec.RestartPolicy = corev1.RestartPolicyNever
 	job.Spec.InitContainers = []corev1.Container{shell("init", "true"), shell("proxy", "sleep 1000")}
-	job.Spec.InitContainers[1].RestartPolicy = ptr(corev1.ContainerRestartPolicyAlways)
+	job.Spec.InitContainers[1].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
 	server := realPod("server", shell("main", "sleep 1000"), shell("crash", "sleep 0.1; false"))
 	server.Spec.Containers[0].Resources.Requests = list("cpu", "100m")
 	desired.Set("file", []*corev1.Pod{job, server})

@@ -95,9 +95,8 @@ func httpGet(ctx context.Context, address string, headers []corev1.HTTPHeader) e
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxHookOutput))
-	if err != nil {
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
 		return fmt.Errorf("read answer: %w", err)
 	}
 	if resp.StatusCode >= http.StatusBadRequest {

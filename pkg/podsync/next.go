@@ -15,6 +15,7 @@ import (
 //	Syncing ──end decided──► Terminating ──nothing runs──► Terminated ──gone from its source──► forgotten
 type Phase int
 
+// The phases.
 const (
 	Syncing     Phase = iota // containers are started and restarted
 	Terminating              // containers are stopped, none is started

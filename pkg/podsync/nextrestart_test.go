@@ -53,7 +53,7 @@ func TestNextRestart(t *testing.T) {
 		"ContainerPolicyNever": {
 			reason: "a container's own policy goes before the pod's",
 			pod: func(p *corev1.Pod) {
-				p.Spec.Containers[0].RestartPolicy = ptr(corev1.ContainerRestartPolicyNever)
+				p.Spec.Containers[0].RestartPolicy = new(corev1.ContainerRestartPolicyNever)
 				withContainers(p, "second")
 			},
 			have: func(h *Have) {
@@ -64,7 +64,7 @@ func TestNextRestart(t *testing.T) {
 		"RuleRestarts": {
 			reason: "an exit code that a rule names restarts a container that is never restarted otherwise",
 			pod: func(p *corev1.Pod) {
-				p.Spec.Containers[0].RestartPolicy = ptr(corev1.ContainerRestartPolicyNever)
+				p.Spec.Containers[0].RestartPolicy = new(corev1.ContainerRestartPolicyNever)
 				p.Spec.Containers[0].RestartPolicyRules = rule(corev1.ContainerRestartRuleActionRestart, 42)
 			},
 			have: func(h *Have) { h.exited("main", 0, 42) },
@@ -110,7 +110,7 @@ func TestNextRestart(t *testing.T) {
 		"LivenessGrace": {
 			reason: "the probe's own grace period goes before the pod's",
 			pod: func(p *corev1.Pod) {
-				p.Spec.Containers[0].LivenessProbe = &corev1.Probe{TerminationGracePeriodSeconds: ptr(int64(5))}
+				p.Spec.Containers[0].LivenessProbe = &corev1.Probe{TerminationGracePeriodSeconds: new(int64(5))}
 			},
 			have: func(h *Have) {
 				h.Probes[h.running("main", 0).ID] = Health{Started: true, Failed: "liveness"}
@@ -158,7 +158,7 @@ func restartAllPod(p *corev1.Pod) {
 	withInit(p, "init")
 	withContainers(p, "second")
 	p.Spec.RestartPolicy = corev1.RestartPolicyNever
-	p.Spec.Containers[0].RestartPolicy = ptr(corev1.ContainerRestartPolicyNever)
+	p.Spec.Containers[0].RestartPolicy = new(corev1.ContainerRestartPolicyNever)
 	p.Spec.Containers[0].RestartPolicyRules = rule(corev1.ContainerRestartRuleActionRestartAllContainers, 42)
 }
 

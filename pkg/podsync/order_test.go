@@ -242,7 +242,7 @@ func TestNextEnd(t *testing.T) {
 		},
 		"Deadline": {
 			reason: "a pod that is active for longer than it may be fails",
-			pod:    func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(3600)) },
+			pod:    func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = new(int64(3600)) },
 			have:   func(h *Have) { h.running("main", 0) },
 			want: next{
 				Phase: Terminating, End: &End{Phase: corev1.PodFailed, Reason: "DeadlineExceeded"},
@@ -251,7 +251,7 @@ func TestNextEnd(t *testing.T) {
 		},
 		"BeforeDeadline": {
 			reason: "until then it is only watched",
-			pod:    func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(3605)) },
+			pod:    func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = new(int64(3605)) },
 			have:   func(h *Have) { h.running("main", 0) },
 			want:   next{Wake: 5 * time.Second},
 		},

@@ -351,7 +351,7 @@ func (p *Pool) orphans(ctx context.Context, full bool) ([]*corev1.Pod, error) {
 // period that only cleans up: nobody remembers the one it asked for.
 func podOf(r cri.Pod) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: r.UID, Namespace: r.Namespace, Name: r.Name}}
-	pod.Spec.TerminationGracePeriodSeconds = ptr(int64(minGrace / time.Second))
+	pod.Spec.TerminationGracePeriodSeconds = new(int64(minGrace / time.Second))
 	return pod
 }
 

@@ -207,7 +207,7 @@ func TestEditWhileAgentIsDown(t *testing.T) {
 		n.stopTime = time.Hour
 		a := n.run(t, dir)
 		pod := basePod()
-		pod.Spec.TerminationGracePeriodSeconds = ptr(int64(45))
+		pod.Spec.TerminationGracePeriodSeconds = new(int64(45))
 		a.want(pod)
 		a.end()
 		n.log()

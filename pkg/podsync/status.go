@@ -26,7 +26,7 @@ func Status(w Want, h Have, plan Plan, old corev1.PodStatus, now time.Time) core
 		s.QOSClass = pod.Status.QOSClass
 	}
 	if !h.Started.IsZero() {
-		s.StartTime = ptr(metav1.NewTime(h.Started).Rfc3339Copy())
+		s.StartTime = new(metav1.NewTime(h.Started).Rfc3339Copy())
 	}
 	if plan.End != nil {
 		s.Reason, s.Message = plan.End.Reason, plan.End.Message
@@ -48,8 +48,6 @@ func Status(w Want, h Have, plan Plan, old corev1.PodStatus, now time.Time) core
 func terminal(p corev1.PodPhase) bool {
 	return p == corev1.PodSucceeded || p == corev1.PodFailed
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func setAddresses(s *corev1.PodStatus, pod *corev1.Pod, h Have, old corev1.PodStatus) {
 	for _, ip := range h.NodeIPs {
@@ -112,7 +110,7 @@ func (st *statusOf) setContainers(s *corev1.PodStatus) {
 
 // container is the status of one container.
 func (st *statusOf) container(c *corev1.Container) corev1.ContainerStatus {
-	s := corev1.ContainerStatus{Name: c.Name, Image: c.Image, Started: ptr(false)}
+	s := corev1.ContainerStatus{Name: c.Name, Image: c.Image, Started: new(false)}
 	attempts := st.Have.Pod.Attempts(c.Name)
 	if len(attempts) == 0 {
 		s.State.Waiting = st.waiting(c.Name)
@@ -158,9 +156,9 @@ func (st *statusOf) setRunning(s *corev1.ContainerStatus, c *corev1.Container, a
 	for _, m := range c.VolumeMounts {
 		vs := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
-			vs.RecursiveReadOnly = ptr(corev1.RecursiveReadOnlyDisabled)
+			vs.RecursiveReadOnly = new(corev1.RecursiveReadOnlyDisabled)
 			if m.RecursiveReadOnly != nil && *m.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled {
-				vs.RecursiveReadOnly = ptr(corev1.RecursiveReadOnlyEnabled)
+				vs.RecursiveReadOnly = new(corev1.RecursiveReadOnlyEnabled)
 			}
 		}
 		s.VolumeMounts = append(s.VolumeMounts, vs)

@@ -39,7 +39,7 @@ func TestStatusComplete(t *testing.T) {
 		},
 		HostIP: "192.0.2.1", HostIPs: []corev1.HostIP{{IP: "192.0.2.1"}},
 		PodIP: "10.88.0.7", PodIPs: []corev1.PodIP{{IP: "10.88.0.7"}},
-		StartTime: ptr(at(time.Hour)),
+		StartTime: new(at(time.Hour)),
 		QOSClass:  corev1.PodQOSBestEffort,
 		ContainerStatuses: []corev1.ContainerStatus{{
 			Name:  "main",
@@ -47,7 +47,7 @@ func TestStatusComplete(t *testing.T) {
 			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 				ExitCode: 3, Reason: "Error", StartedAt: at(time.Minute), FinishedAt: at(0), ContainerID: "containerd://main-1",
 			}},
-			Ready: true, Started: ptr(true), RestartCount: 2, Image: "busybox:1", ImageID: "busybox@sha256:1",
+			Ready: true, Started: new(true), RestartCount: 2, Image: "busybox:1", ImageID: "busybox@sha256:1",
 			ContainerID: "containerd://main-2", Resources: &corev1.ResourceRequirements{},
 		}},
 	}
@@ -159,7 +159,7 @@ func TestStatus(t *testing.T) {
 		},
 		"Deadline": {
 			reason: "the reason is there while the pod still stops",
-			pod:    func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr(int64(1)) },
+			pod:    func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = new(int64(1)) },
 			have:   func(h *Have) { h.running("main", 0) },
 			want:   want{corev1.PodRunning, "DeadlineExceeded", "running", 0, yes, yes, "", yes},
 		},

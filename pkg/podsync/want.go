@@ -14,9 +14,9 @@ import (
 
 // What Restart may find wrong.
 var (
-	ErrUnknownPod  = errors.New("no such pod on this node")       //nolint:gochecknoglobals // sentinel
-	ErrNotRunning  = errors.New("the pod has ended or is ending") //nolint:gochecknoglobals // sentinel
-	ErrNoContainer = errors.New("no container to restart")        //nolint:gochecknoglobals // sentinel
+	ErrUnknownPod  = errors.New("no such pod on this node")
+	ErrNotRunning  = errors.New("the pod has ended or is ending")
+	ErrNoContainer = errors.New("no container to restart")
 )
 
 // This file is what others may tell a worker, from any goroutine. All of it is
