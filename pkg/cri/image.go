@@ -224,13 +224,7 @@ func (m *Images) ImportArchive(ctx context.Context, path string) error {
 		return err
 	}
 	defer f.Close()
-	imported, err := m.client.Import(ctx, f, containerd.WithImageRefTranslator(func(ref string) string {
-		named, err := reference.ParseDockerRef(ref)
-		if err != nil {
-			return ref
-		}
-		return named.String()
-	}), containerd.WithImportPlatform(platforms.Default()))
+	imported, err := m.client.Import(ctx, f, containerd.WithImportPlatform(platforms.Default()))
 	if err != nil {
 		return fmt.Errorf("import %s: %w", path, err)
 	}
@@ -238,12 +232,34 @@ func (m *Images) ImportArchive(ctx context.Context, path string) error {
 		return fmt.Errorf("import %s: it names no image", path)
 	}
 	for _, i := range imported {
+		if i, err = m.normalise(ctx, i); err != nil {
+			return fmt.Errorf("import %s: %w", path, err)
+		}
 		if _, err := m.learn(ctx, containerd.NewImage(m.client, i)); err != nil {
 			return fmt.Errorf("import %s: %w", path, err)
 		}
 		m.cfg.Log.Info("image imported", "image", i.Name, "file", path)
 	}
 	return nil
+}
+
+// normalise renames an image to the full form of its reference, which is what
+// pods are matched against: demo/busybox:1 becomes docker.io/demo/busybox:1.
+func (m *Images) normalise(ctx context.Context, i images.Image) (images.Image, error) {
+	named, err := reference.ParseDockerRef(i.Name)
+	if err != nil || named.String() == i.Name {
+		return i, nil // a name that is no reference is kept as it is
+	}
+	old := i.Name
+	i.Name = named.String()
+	created, err := m.client.ImageService().Create(ctx, i)
+	if errdefs.IsAlreadyExists(err) {
+		created, err = m.client.ImageService().Update(ctx, i)
+	}
+	if err != nil {
+		return i, err
+	}
+	return created, m.client.ImageService().Delete(ctx, old)
 }
 
 // rescanEvery is how often the image directory is read, should an event be lost.
