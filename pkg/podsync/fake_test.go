@@ -198,16 +198,24 @@ func (n *node) exit(id string, code int32) {
 	wake(uid)
 }
 
+// EnsureImage takes pullTime, at a MiB a second.
 func (n *node) EnsureImage(ctx context.Context, req cri.ImageRequest) (cri.Image, error) {
 	n.mu.Lock()
 	err := n.did("pull", req.Ref)
 	n.mu.Unlock()
-	select {
-	case <-ctx.Done():
-		return cri.Image{}, ctx.Err()
-	case <-time.After(n.pullTime):
-		return cri.Image{Name: req.Ref}, err
+	total := n.pullTime / time.Second
+	for done := range total {
+		req.Progress(int64(done)<<20, int64(total)<<20)
+		select {
+		case <-ctx.Done():
+			return cri.Image{}, ctx.Err()
+		case <-time.After(time.Second):
+		}
 	}
+	if err != nil {
+		return cri.Image{}, &cri.ImageError{Reason: cri.ErrImagePull, Err: err}
+	}
+	return cri.Image{Name: req.Ref}, nil
 }
 
 // cgroups, volumes, probes and the board have verbs of the same names, so each
@@ -309,6 +317,7 @@ type agent struct {
 	pool    *Pool
 	stop    context.CancelFunc
 	done    chan error
+	born    time.Time
 }
 
 func (n *node) config(t *testing.T, dir string) Config {
@@ -331,7 +340,7 @@ func (n *node) run(t *testing.T, dir string) *agent {
 	t.Helper()
 	cfg := n.config(t, dir)
 	ctx, stop := context.WithCancel(t.Context())
-	a := &agent{node: n, t: t, desired: cfg.Desired, pool: NewPool(cfg), stop: stop, done: make(chan error, 1)}
+	a := &agent{node: n, t: t, desired: cfg.Desired, pool: NewPool(cfg), stop: stop, done: make(chan error, 1), born: time.Now()}
 	n.mu.Lock()
 	n.wake = a.pool.Wake
 	n.mu.Unlock()

@@ -282,6 +282,25 @@ func TestSandboxFailureIsRetried(t *testing.T) {
 	})
 }
 
+func TestWakeAllRetriesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.failing["pull"] = errors.New("no such image")
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		n.mu.Lock()
+		n.failing["pull"] = nil
+		n.mu.Unlock()
+		began := time.Now()
+		a.pool.WakeAll()
+		synctest.Wait()
+		if c := a.container("main"); c == nil || time.Since(began) > 0 {
+			t.Errorf("an image that has arrived is used at once: %+v after %s", c, time.Since(began))
+		}
+	})
+}
+
 func TestAdmission(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, dir := newNode(), t.TempDir()

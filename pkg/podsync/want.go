@@ -3,6 +3,7 @@ package podsync
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -95,12 +96,24 @@ func (w *worker) restart(container string) error {
 }
 
 // refresh has everything tried again that failed, and volumes brought up to date.
+// A pod with neither is not woken: there can be hundreds of them.
 func (w *worker) refresh() {
 	w.mu.Lock()
+	failed := len(w.facts.held) > 0
 	clear(w.facts.held)
-	w.facts.stale = true
+	w.facts.stale = w.facts.stale || showsObjects(w.pod)
+	wake := failed || w.facts.stale
 	w.mu.Unlock()
-	w.poke()
+	if wake {
+		w.poke()
+	}
+}
+
+// showsObjects says whether a pod's volumes show config maps or secrets.
+func showsObjects(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.ConfigMap != nil || v.Secret != nil || v.Projected != nil
+	})
 }
 
 // current is the newest version of the pod from its source.

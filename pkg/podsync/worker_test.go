@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -112,5 +113,59 @@ func TestGraceOnlyShrinks(t *testing.T) {
 		sooner.DeletionGracePeriodSeconds = new(int64(1))
 		a.want(sooner)
 		check(t, "a shorter grace period replaces a longer one at once", []string{"stop main 20s", "stop main 2s"}, n.log())
+	})
+}
+
+func TestPullShowsProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.pullTime = 64 * time.Second
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		time.Sleep(32500 * time.Millisecond)
+		synctest.Wait()
+		s, _ := a.pool.Status("uid-web")
+		want := &corev1.ContainerStateWaiting{Reason: "ContainerCreating", Message: `pulling image "busybox:1": 32MiB of 64MiB (50%)`}
+		if d := cmp.Diff(want, s.ContainerStatuses[0].State.Waiting); d != "" {
+			t.Errorf("the status says how far a pull has come (-want +got):\n%s", d)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		wantEvents := []string{
+			`Pulling: Pulling image "busybox:1"`,
+			`Pulling: pulling image "busybox:1": 30MiB of 64MiB (46%)`,
+			`Pulling: pulling image "busybox:1": 60MiB of 64MiB (93%)`,
+			`Pulled: Successfully pulled image "busybox:1" in 1m4s (1m4s including waiting). Image size: 0 bytes.`,
+			`Created: Created container: main`,
+			`Started: Started container main`,
+		}
+		if d := cmp.Diff(wantEvents, n.events); d != "" {
+			t.Errorf("and events do now and then (-want +got):\n%s", d)
+		}
+	})
+}
+
+func TestPullBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.failing["pull"] = errors.New("no such host")
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		a.want(basePod())
+		var got []string
+		for _, at := range []time.Duration{0, 3, 10, 13, 30, 33} {
+			time.Sleep(at*time.Second - time.Since(a.born))
+			synctest.Wait()
+			s, _ := a.pool.Status("uid-web")
+			got = append(got, s.ContainerStatuses[0].State.Waiting.Reason)
+		}
+		want := []string{"ErrImagePull", "ImagePullBackOff", "ErrImagePull", "ImagePullBackOff", "ErrImagePull", "ImagePullBackOff"}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("each failure is shown, then the wait for the next attempt (-want +got):\n%s", d)
+		}
+		if pulls := n.log(); len(pulls) != 3+3 { // with cgroup, volumes and sandbox
+			t.Errorf("three attempts in 33 s, got %q", pulls)
+		}
 	})
 }
