@@ -63,6 +63,10 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, er
 	if err := a.connect(ctx); err != nil {
 		return nil, err
 	}
+	// Before the first pod asks for one: it would try a registry.
+	if err := a.images.Scan(ctx); err != nil {
+		return nil, err
+	}
 	a.probes = probe.New(probe.Deps{
 		Exec: func(ctx context.Context, id string, cmd []string, timeout time.Duration) (int, []byte, error) {
 			return a.runtime.ExecSync(ctx, id, cmd, timeout)

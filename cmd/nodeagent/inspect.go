@@ -118,7 +118,7 @@ func inspectProcess(out io.Writer, pid int) error {
 	if err != nil {
 		return err
 	}
-	host, err := r.Process(1)
+	host, err := r.Host()
 	if err != nil {
 		return err
 	}

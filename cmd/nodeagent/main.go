@@ -24,13 +24,13 @@ func main() {
 // exitCode reports err to the user and returns what the process should exit
 // with: the remote command's own code for exec, else 0 or 1.
 func exitCode(err error) int {
-	var exit utilexec.CodeExitError
+	var exit utilexec.ExitError
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &exit):
 		fmt.Fprintln(os.Stderr, exit.Error())
-		return exit.Code
+		return exit.ExitStatus()
 	default:
 		fmt.Fprintln(os.Stderr, "error:", err)
 		return 1

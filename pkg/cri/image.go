@@ -72,6 +72,8 @@ type Images struct {
 	client *containerd.Client
 	cfg    ImagesConfig
 
+	tried map[string]string // archives by name, and their state; only Scan and then Run touch it
+
 	mu    sync.Mutex // guards all below; never held across I/O
 	cache map[string]Image
 	pulls map[string]*pull // by reference and credential
@@ -86,7 +88,7 @@ type pull struct {
 
 // NewImages starts nothing; see Run.
 func NewImages(client *containerd.Client, cfg ImagesConfig) *Images {
-	return &Images{client: client, cfg: cfg, cache: map[string]Image{}, pulls: map[string]*pull{}}
+	return &Images{client: client, cfg: cfg, tried: map[string]string{}, cache: map[string]Image{}, pulls: map[string]*pull{}}
 }
 
 // EnsureImage makes an image present and unpacked, as its policy allows. Its
@@ -268,14 +270,24 @@ const rescanEvery = 5 * time.Minute
 // settle lets a writer of an archive finish before it is read.
 const settle = 200 * time.Millisecond
 
+// Scan imports the archives that are in the image directory now. An archive
+// that cannot be imported is reported and does not fail the others.
+func (m *Images) Scan(ctx context.Context) error {
+	if m.cfg.ImageDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(m.cfg.ImageDir, 0o755); err != nil {
+		return err
+	}
+	m.scan(ctx)
+	return nil
+}
+
 // Run imports archives from the image directory as they appear, until ctx ends.
 func (m *Images) Run(ctx context.Context) error {
 	if m.cfg.ImageDir == "" {
 		<-ctx.Done()
 		return nil
-	}
-	if err := os.MkdirAll(m.cfg.ImageDir, 0o755); err != nil {
-		return err
 	}
 	watch, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -285,9 +297,10 @@ func (m *Images) Run(ctx context.Context) error {
 	if err := watch.Add(m.cfg.ImageDir); err != nil {
 		return fmt.Errorf("watch %s: %w", m.cfg.ImageDir, err)
 	}
-	seen := map[string]string{}
 	for {
-		m.scan(ctx, seen)
+		if m.scan(ctx) {
+			m.cfg.Arrived()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -304,12 +317,12 @@ func (m *Images) Run(ctx context.Context) error {
 	}
 }
 
-// scan imports what is new or has changed; seen remembers what was tried.
-func (m *Images) scan(ctx context.Context, seen map[string]string) {
+// scan imports what is new or has changed, and reports whether there was any.
+func (m *Images) scan(ctx context.Context) (arrived bool) {
 	entries, err := os.ReadDir(m.cfg.ImageDir)
 	if err != nil {
 		m.cfg.Log.Error("read the image directory", "err", err)
-		return
+		return false
 	}
 	for _, e := range entries {
 		info, err := e.Info()
@@ -317,10 +330,10 @@ func (m *Images) scan(ctx context.Context, seen map[string]string) {
 			continue
 		}
 		stamp := fmt.Sprint(info.Size(), info.ModTime().UnixNano())
-		if seen[e.Name()] == stamp || ctx.Err() != nil {
+		if m.tried[e.Name()] == stamp || ctx.Err() != nil {
 			continue
 		}
-		seen[e.Name()] = stamp
+		m.tried[e.Name()] = stamp
 		path := filepath.Join(m.cfg.ImageDir, e.Name())
 		if m.imported(ctx, path, stamp) {
 			continue
@@ -329,8 +342,9 @@ func (m *Images) scan(ctx context.Context, seen map[string]string) {
 			m.cfg.Log.Error("image archive not imported", "err", err)
 			continue
 		}
-		m.cfg.Arrived()
+		arrived = true
 	}
+	return arrived
 }
 
 func isArchive(name string) bool {

@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -63,16 +64,42 @@ func (l *logFile) open() error {
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NOFOLLOW, 0o640)
+	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_RDWR|unix.O_NOFOLLOW, 0o640)
 	if err != nil {
 		return err
 	}
-	info, err := f.Stat()
+	size, err := cutTorn(f)
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	l.file, l.size = f, info.Size()
+	l.file, l.size = f, size
 	return nil
+}
+
+// cutTorn removes a record whose end is missing: a process that is killed while
+// it writes leaves one. Its bytes are still in the FIFO and come again. It
+// returns the size that is left.
+func cutTorn(f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	size := info.Size()
+	for end := size; end > 0; {
+		buf := make([]byte, min(end, 4096))
+		if _, err := f.ReadAt(buf, end-int64(len(buf))); err != nil {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(buf, '\n'); i >= 0 {
+			whole := end - int64(len(buf)) + int64(i) + 1
+			if whole == size {
+				return size, nil
+			}
+			return whole, f.Truncate(whole)
+		}
+		end -= int64(len(buf))
+	}
+	return 0, f.Truncate(0)
 }
 
 // rotate moves the current file away and removes the oldest.

@@ -104,10 +104,20 @@ func (r Reader) Group(name string, pids []int) (Group, error) {
 	return g, nil
 }
 
+// Host describes a process that lives in the machine's own namespaces: init, or
+// where that may not be looked at this process, which is normally not confined.
+func (r Reader) Host() (Process, error) {
+	host, err := r.Process(1)
+	if errors.Is(err, fs.ErrPermission) {
+		return r.Process(os.Getpid())
+	}
+	return host, err
+}
+
 // Share lists every namespace that the groups live in, by type and then by first
 // appearance. Host marks those that init of this machine lives in too.
 func (r Reader) Share(groups []Group) ([]Namespace, error) {
-	host, err := r.Process(1)
+	host, err := r.Host()
 	if err != nil {
 		return nil, err
 	}

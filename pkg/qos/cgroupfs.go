@@ -49,7 +49,9 @@ func openHierarchy(root string) (*hierarchy, error) {
 	}
 	for _, e := range entries {
 		dir := filepath.Join(root, e.Name())
-		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil || e.Name() == "unified" {
+		// Not every directory is a mount. The unified one of a hybrid machine has no
+		// controllers, but runtimes put their processes there too.
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil {
 			continue
 		}
 		for c := range strings.SplitSeq(e.Name(), ",") { // cpu,cpuacct is one mount
@@ -62,6 +64,11 @@ func openHierarchy(root string) (*hierarchy, error) {
 		}
 	}
 	return h, nil
+}
+
+// has says whether a controller can be used.
+func (h *hierarchy) has(controller string) bool {
+	return h.mounts[controller] != "" || slices.Contains(h.controllers, controller)
 }
 
 // dirs are the directories of a cgroup: one on v2, one for each mount on v1.

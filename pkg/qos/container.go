@@ -69,6 +69,9 @@ func (t *Tree) containerCPU(c *corev1.Container, limit *resource.Quantity) *spec
 // containerHugepages limits every size the machine has, to nothing unless the
 // pod or the container says otherwise.
 func (t *Tree) containerHugepages(pod *corev1.Pod, c *corev1.Container) []specs.LinuxHugepageLimit {
+	if !t.fs.has("hugetlb") {
+		return nil // a runtime refuses limits that it cannot set
+	}
 	want := map[string]uint64{}
 	if pod.Spec.Resources != nil {
 		want = hugepages(pod.Spec.Resources.Limits)

@@ -64,7 +64,7 @@ spec:
 		}
 	})
 	t.Run("ExecReturnsTheExitCode", func(t *testing.T) {
-		if _, err := m.try("exec", "web", "--", "sh", "-c", "exit 42"); err == nil || !strings.Contains(err.Error(), "exit status 42") {
+		if _, err := m.try("exec", "web", "--", "sh", "-c", "exit 42"); err == nil || !strings.Contains(err.Error(), ": exit status 42:") {
 			t.Errorf("got %v, want exit status 42", err)
 		}
 	})
