@@ -119,7 +119,7 @@ func measure(ctx context.Context, o options, pods int, report *report) (err erro
 	}
 	report.add(row{
 		Subject: "nodeagent", Pods: pods, Start: summarize(start), StopSeconds: stop.Seconds(), Restart: summarize(restart),
-		AdoptSeconds: adopt.Seconds(), Idle: idle, IdleEmpty: idle0, Stages: b.stages(),
+		AdoptSeconds: adopt.Seconds(), Idle: idle, IdleEmpty: idle0,
 	})
 	floor, err := b.floor(ctx, pods)
 	if err != nil {

@@ -13,15 +13,14 @@ import (
 
 // row is what was measured of one subject at one number of pods. Times are in seconds.
 type row struct {
-	Subject      string             `json:"subject"`
-	Pods         int                `json:"pods"`
-	Start        summary            `json:"start"`
-	StopSeconds  float64            `json:"stopSeconds"`
-	Restart      summary            `json:"exitToRunning"`
-	AdoptSeconds float64            `json:"adoptSeconds,omitempty"`
-	Idle         usage              `json:"idle"`
-	IdleEmpty    usage              `json:"idleWithoutPods"`
-	Stages       map[string]float64 `json:"stageSeconds,omitempty"`
+	Subject      string  `json:"subject"`
+	Pods         int     `json:"pods"`
+	Start        summary `json:"start"`
+	StopSeconds  float64 `json:"stopSeconds"`
+	Restart      summary `json:"exitToRunning"`
+	AdoptSeconds float64 `json:"adoptSeconds,omitempty"`
+	Idle         usage   `json:"idle"`
+	IdleEmpty    usage   `json:"idleWithoutPods"`
 }
 
 // summary is a distribution in seconds; Total is from the first start to the last end.
