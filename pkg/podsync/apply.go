@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	units "github.com/docker/go-units"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 )
@@ -357,8 +355,4 @@ func (w *worker) forget() error {
 	}
 	w.learn(func(f *facts) { f.forgotten = true })
 	return nil
-}
-
-func podDir(root string, uid types.UID, elem ...string) string {
-	return filepath.Join(append([]string{root, "pods", string(uid)}, elem...)...)
 }

@@ -32,6 +32,8 @@ type End struct {
 	Reason, Message string          `json:",omitempty"`
 	// Why is what the Killing events say.
 	Why string `json:",omitempty"`
+	// Rejected says that the pod was never let in; a new agent decides anew.
+	Rejected bool `json:",omitempty"`
 }
 
 // Want is what should be.

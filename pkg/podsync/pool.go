@@ -241,6 +241,9 @@ func (p *Pool) admit(pod *corev1.Pod, staying, all Load) *worker {
 	if err != nil {
 		p.cfg.Log.Error("record not read", "uid", pod.UID, "err", err)
 	}
+	if rec != nil && rec.End != nil && rec.End.Rejected {
+		rec = nil // the node may have more room than it had
+	}
 	w := newWorker(&p.cfg, pod, rec, p.resized)
 	if _, runs := p.cfg.Runtime.Pod(pod.UID); rec != nil || runs {
 		return w
@@ -320,7 +323,7 @@ func (p *Pool) holders() (staying, leaving []*corev1.Pod) {
 }
 
 // orphans lists every pod there is a trace of and no worker for. The full sweep
-// also looks at cgroups and records; the runtime answers from memory.
+// also looks at records, directories and cgroups; the runtime answers from memory.
 func (p *Pool) orphans(ctx context.Context, full bool) ([]*corev1.Pod, error) {
 	var found []*corev1.Pod
 	seen := map[types.UID]bool{}
@@ -337,8 +340,12 @@ func (p *Pool) orphans(ctx context.Context, full bool) ([]*corev1.Pod, error) {
 	if err != nil {
 		return found, err
 	}
+	dirs, err := podDirs(p.cfg.RootDir)
+	if err != nil {
+		return found, err
+	}
 	cgroups, err := p.cfg.Cgroups.Pods(ctx)
-	for _, uid := range append(uids, cgroups...) {
+	for _, uid := range slices.Concat(uids, dirs, cgroups) {
 		if !seen[uid] && p.worker(uid) == nil {
 			seen[uid] = true
 			found = append(found, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid}})

@@ -243,14 +243,61 @@ func TestReturnWhileEnding(t *testing.T) {
 	})
 }
 
+func TestReturnWhileAgentIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newNode(), t.TempDir()
+		n.stopTime = 5 * time.Second
+		a := n.run(t, dir)
+		a.want(basePod())
+		old := a.container("main").ID
+		a.want()
+		a.end() // in the middle of the grace period
+		a = n.run(t, dir)
+		defer a.end()
+		a.want(basePod())
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		if c := a.container("main"); c == nil || c.ID == old || c.State != cri.Running {
+			t.Errorf("a pod that was being removed and is wanted again is removed, then started anew: %+v", c)
+		}
+	})
+}
+
+func TestRejectionIsNotRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newNode(), t.TempDir()
+		a := n.run(t, dir)
+		pod := basePod()
+		a.pool.cfg.Room.Allocatable = list("pods", "0")
+		a.want(pod)
+		if s, _ := a.pool.Status("uid-web"); s.Reason != "OutOfpods" {
+			t.Errorf("there is no room, got %+v", s)
+		}
+		a.end()
+		a = n.run(t, dir)
+		defer a.end()
+		a.want(pod)
+		if s, _ := a.pool.Status("uid-web"); s.Phase != corev1.PodRunning || s.Reason != "" {
+			t.Errorf("an agent with more room lets the pod in, got %+v", s)
+		}
+	})
+}
+
 func TestOrphans(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()
 		n.cgroups["uid-crashed"] = true
+		dir := t.TempDir()
+		if err := os.MkdirAll(podDir(dir, "uid-rebooted", "volumes"), 0o750); err != nil {
+			t.Fatal(err)
+		}
 		n.pods["uid-lost"] = &cri.Pod{UID: "uid-lost", Namespace: "default", Name: "lost", Containers: []cri.Container{{ID: "x", Name: "main", State: cri.Running}}}
-		a := n.run(t, t.TempDir())
+		a := n.run(t, dir)
 		defer a.end()
 		a.want(basePod())
+		if !slices.Contains(n.log(), "remove-volumes uid-rebooted") {
+			t.Error("volumes without a pod are removed")
+		}
 		if len(n.cgroups) != 1 || len(n.Pods()) != 1 {
 			t.Errorf("what nobody wants is removed: cgroups %v, pods %v", n.cgroups, n.Pods())
 		}
@@ -345,17 +392,4 @@ func TestTiersFollowPods(t *testing.T) {
 			t.Errorf("and forget the others, want 0, got %d", n.tiers)
 		}
 	})
-}
-
-func TestBrokenRecord(t *testing.T) {
-	r := records{dir: t.TempDir()}
-	if err := os.WriteFile(r.path("x"), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if rec, err := r.load("x"); err == nil || rec != nil {
-		t.Errorf("a broken record is an error: %v", rec)
-	}
-	if rec, err := r.load("x"); err != nil || rec != nil {
-		t.Errorf("but only once: %v %v", rec, err)
-	}
 }

@@ -24,6 +24,7 @@ type record struct {
 	Status  corev1.PodStatus
 	Started time.Time
 	End     *End               `json:",omitempty"`
+	Gone    bool               `json:",omitempty"` // no source has it, or had it once
 	Series  map[string]int     `json:",omitempty"`
 	Replace map[string]Replace `json:",omitempty"`
 }
@@ -86,6 +87,26 @@ func (r records) list() ([]types.UID, error) {
 	for _, e := range entries {
 		if uid, ok := strings.CutSuffix(e.Name(), ".json"); ok {
 			uids = append(uids, types.UID(uid))
+		}
+	}
+	return uids, nil
+}
+
+// podDir is a pod's directory under the root directory, or something in it.
+func podDir(root string, uid types.UID, elem ...string) string {
+	return filepath.Join(append([]string{root, "pods", string(uid)}, elem...)...)
+}
+
+// podDirs names the pods that have a directory.
+func podDirs(root string) ([]types.UID, error) {
+	entries, err := os.ReadDir(filepath.Join(root, "pods"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list pod directories: %w", err)
+	}
+	var uids []types.UID
+	for _, e := range entries {
+		if e.IsDir() {
+			uids = append(uids, types.UID(e.Name()))
 		}
 	}
 	return uids, nil

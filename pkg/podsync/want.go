@@ -48,8 +48,8 @@ func (w *worker) update(pod *corev1.Pod, evicted map[types.UID]Eviction) {
 // return, a new worker takes it on when this one is done.
 func (w *worker) drop() {
 	w.mu.Lock()
-	known := w.gone
-	w.gone = true
+	known := w.rec.Gone
+	w.rec.Gone, w.dirty = true, true
 	pod := w.pod
 	w.mu.Unlock()
 	if known {
@@ -62,7 +62,7 @@ func (w *worker) drop() {
 // reject ends a pod before anything of it was started.
 func (w *worker) reject(r Rejection) {
 	message := "Pod was rejected: " + r.Message
-	w.decideEnd(End{At: time.Now(), Phase: corev1.PodFailed, Reason: r.Reason, Message: message})
+	w.decideEnd(End{At: time.Now(), Phase: corev1.PodFailed, Reason: r.Reason, Message: message, Rejected: true})
 	w.cfg.Event(w.current(), corev1.EventTypeWarning, r.Reason, r.Message)
 }
 

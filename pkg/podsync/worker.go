@@ -35,7 +35,6 @@ type worker struct {
 
 	mu      sync.Mutex // guards all below; not held across I/O
 	pod     *corev1.Pod
-	gone    bool
 	facts   facts
 	flights map[string]flight // by slot
 	rec     record            // as last saved, but for what is dirty
@@ -221,7 +220,7 @@ func (w *worker) recall() (Want, Have) {
 	if err != nil {
 		backOff = w.cfg.BackOff // told once, when the pod was taken on
 	}
-	want := Want{Pod: w.pod, End: w.rec.End, Gone: w.gone, BackOff: backOff}
+	want := Want{Pod: w.pod, End: w.rec.End, Gone: w.rec.Gone, BackOff: backOff}
 	have := Have{
 		Started: w.rec.Started, NodeIPs: w.cfg.NodeIPs,
 		Cgroup: w.facts.cgroup != nil, Volumes: w.facts.volumes != nil,
