@@ -9,225 +9,252 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	containerd "github.com/containerd/containerd/v2/client"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// embeddedReady bounds the start of the embedded containerd.
-	embeddedReady = 30 * time.Second
-	embeddedPoll  = 10 * time.Millisecond
-	// embeddedCheck is how often a running one is looked at; its end is no event
-	// for an agent that did not start it.
-	embeddedCheck = 2 * time.Second
-	embeddedDelay = time.Second
+	// embeddedStart bounds the time from the start of containerd to its first
+	// answer, on a machine that is busy with other things.
+	embeddedStart = time.Minute
+	// embeddedStop is how long containerd has to end before it is killed.
+	embeddedStop = 10 * time.Second
+	// A containerd that dies is started again after a pause that doubles, and is
+	// forgotten once it has lived for embeddedSteady.
+	embeddedMinPause = 100 * time.Millisecond
+	embeddedMaxPause = 30 * time.Second
+	embeddedSteady   = time.Minute
+	// embeddedTidy is how often its log is looked at.
+	embeddedTidy = 5 * time.Minute
 )
 
-// Embedded is a containerd that belongs to the agent: everything of it is below
-// Dir. It survives the agent, which finds it again by its process ID and start
-// time; it is ended by Stop alone.
+// Embedded is a containerd of our own: started by the agent, in a session of its
+// own so that it outlives it, and taken over by the next agent. It never touches
+// the machine's containerd.
+//
+//	Dir/root            images, snapshots, records
+//	Dir/config.toml     written at each start
+//	Dir/containerd.log  its own log
+//	State               sockets, process id, running containers
+//
+// Containers do not depend on it: their shims go on while it is away.
 type Embedded struct {
 	Dir string
-	// BinDirs are where containerd, its shim and runc are.
-	BinDirs []string
-	Log     *slog.Logger
+	// State does not outlive a reboot; empty means Dir/state.
+	State    string
+	BinDirs  []string // where containerd, its shim and runc are; searched before PATH
+	LogLevel string   // of containerd; empty means info
+	Log      *slog.Logger
 }
 
-// Address is its socket.
-func (e *Embedded) Address() string { return filepath.Join(e.Dir, "containerd.sock") }
+// Address is containerd's socket.
+func (e *Embedded) Address() string { return filepath.Join(e.state(), "containerd.sock") }
 
-func (e *Embedded) pidFile() string { return filepath.Join(e.Dir, "containerd.pid") }
-
-// Ensure starts containerd unless it runs, and returns when it answers.
+// Ensure returns when containerd answers: the one that runs already, or a new one.
 func (e *Embedded) Ensure(ctx context.Context) error {
-	if pid := e.pid(); pid == 0 {
-		if err := e.start(); err != nil {
+	d, err := e.ensure(ctx)
+	if err != nil {
+		return fmt.Errorf("embedded containerd: %w", err)
+	}
+	return d.close()
+}
+
+// Run starts containerd again whenever it ends, until ctx does. Then containerd
+// goes on.
+func (e *Embedded) Run(ctx context.Context) error {
+	pause := embeddedMinPause
+	for {
+		d, err := e.ensure(ctx)
+		if ctx.Err() != nil {
+			return errors.Join(d.close())
+		}
+		began := time.Now()
+		if err != nil {
+			e.Log.Error("containerd does not start", "err", err, "again", pause)
+		} else {
+			e.attend(ctx, d)
+			if err := d.close(); err != nil || ctx.Err() != nil {
+				return err
+			}
+			e.Log.Warn("containerd has ended; starting it again", "pid", d.pid)
+		}
+		if time.Since(began) > embeddedSteady {
+			pause = embeddedMinPause
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, embeddedMaxPause)
+	}
+}
+
+// attend returns when containerd or ctx has ended, and keeps its log short
+// meanwhile.
+func (e *Embedded) attend(ctx context.Context, d *daemon) {
+	for ctx.Err() == nil {
+		if err := tidyDaemonLog(e.logPath()); err != nil {
+			e.Log.Warn("tidy up containerd's log", "err", err)
+		}
+		pause, cancel := context.WithTimeout(ctx, embeddedTidy)
+		ended := d.wait(pause)
+		cancel()
+		if ended {
+			return
+		}
+	}
+}
+
+// ensure takes over the containerd that runs or starts one.
+func (e *Embedded) ensure(ctx context.Context) (*daemon, error) {
+	ctx, cancel := context.WithTimeout(ctx, embeddedStart)
+	defer cancel()
+	if err := e.prepare(); err != nil {
+		return nil, err
+	}
+	d, err := e.running()
+	if err != nil {
+		return nil, err
+	}
+	if d != nil {
+		err := awaitHealth(ctx, e.Address(), d)
+		if err == nil {
+			e.Log.Info("containerd taken over", "pid", d.pid)
+			return d, e.keepPID(d)
+		}
+		e.Log.Warn("containerd runs but does not answer; ending it", "pid", d.pid, "err", err)
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		if err := errors.Join(d.end(ctx, 0), d.close()); err != nil {
+			return nil, fmt.Errorf("end containerd %d: %w", d.pid, err)
+		}
+	}
+	return e.start(ctx)
+}
+
+// prepare makes the directories, without what a boot of the machine has made
+// meaningless.
+func (e *Embedded) prepare() error {
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	marker := filepath.Join(e.state(), "boot")
+	before, err := os.ReadFile(marker)
+	if err == nil && string(before) != boot {
+		err = os.RemoveAll(e.state())
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, dir := range []string{e.Dir, e.state()} {
+		if err := os.MkdirAll(dir, 0o711); err != nil { // user namespaces pass through
 			return err
 		}
-	} else {
-		e.Log.Info("embedded containerd adopted", "pid", pid)
 	}
-	ctx, cancel := context.WithTimeout(ctx, embeddedReady)
-	defer cancel()
-	for {
-		err := e.answers(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("embedded containerd does not answer (see %s): %w", e.logFile(), err)
-		case <-time.After(embeddedPoll):
-		}
-		if e.pid() == 0 {
-			return fmt.Errorf("embedded containerd has ended at its start: see %s", e.logFile())
-		}
-	}
-}
-
-// Run starts containerd again when it ends, until ctx ends. It is left running.
-func (e *Embedded) Run(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(embeddedCheck):
-		}
-		if e.pid() != 0 {
-			continue
-		}
-		e.Log.Error("embedded containerd has ended; starting it again", "log", e.logFile())
-		if err := e.Ensure(ctx); err != nil && ctx.Err() == nil {
-			e.Log.Error("embedded containerd not started", "err", err)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(embeddedDelay):
-			}
-		}
-	}
-}
-
-// Stop ends containerd. Its containers are not touched.
-func (e *Embedded) Stop(ctx context.Context) error {
-	pid := e.pid()
-	if pid == 0 {
+	if string(before) == boot {
 		return nil
 	}
-	if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+	return writeFileAtomically(marker, []byte(boot), 0o600)
+}
+
+// running finds the containerd of an earlier agent: by the socket, whose owner
+// the kernel knows, or by the process id it was started with. Nil means none.
+func (e *Embedded) running() (*daemon, error) {
+	pid, err := socketOwner(e.Address())
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", e.Address(), err)
+	}
+	if pid != 0 {
+		return openDaemon(pid)
+	}
+	data, err := os.ReadFile(e.pidPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var id string
+	if n, err := fmt.Sscanf(string(data), "%d %s", &pid, &id); n != 2 || err != nil {
+		return nil, nil // half written when the machine went down
+	}
+	d, err := openDaemon(pid)
+	if d == nil || err != nil {
+		return nil, err
+	}
+	// The number may belong to another process by now.
+	if now, err := processID(pid); err != nil || now != id {
+		return nil, d.close()
+	}
+	return d, nil
+}
+
+// keepPID writes down which process containerd is.
+func (e *Embedded) keepPID(d *daemon) error {
+	id, err := processID(d.pid)
+	if err != nil {
+		return fmt.Errorf("process %d: %w", d.pid, err)
+	}
+	return writeFileAtomically(e.pidPath(), fmt.Appendf(nil, "%d %s\n", d.pid, id), 0o600)
+}
+
+// Stop ends containerd and removes its sockets. None that runs is success. The
+// containers must have been stopped before: without it nobody can.
+func (e *Embedded) Stop(ctx context.Context) error {
+	d, err := e.running()
+	if err == nil && d != nil {
+		err = errors.Join(d.end(ctx, embeddedStop), d.close())
+	}
+	if err != nil {
 		return fmt.Errorf("stop embedded containerd: %w", err)
 	}
-	for e.pid() != 0 {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("embedded containerd does not end: %w", ctx.Err())
-		case <-time.After(embeddedPoll):
+	var errs []error
+	for _, path := range []string{e.pidPath(), e.Address(), e.ttrpcAddress(), e.notifyPath()} {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-func (e *Embedded) logFile() string { return filepath.Join(e.Dir, "containerd.log") }
-
-func (e *Embedded) answers(ctx context.Context) error {
-	client, err := containerd.New(e.Address(), containerd.WithTimeout(time.Second))
-	if err != nil {
-		return err
+func (e *Embedded) state() string {
+	if e.State == "" {
+		return filepath.Join(e.Dir, "state")
 	}
-	_, err = client.Version(ctx)
-	return errors.Join(err, client.Close())
+	return e.State
 }
 
-// pid is the process ID of our containerd, or 0 when it does not run.
-func (e *Embedded) pid() int {
-	data, err := os.ReadFile(e.pidFile())
-	if err != nil {
-		return 0
+func (e *Embedded) pidPath() string      { return filepath.Join(e.state(), "containerd.pid") }
+func (e *Embedded) notifyPath() string   { return filepath.Join(e.state(), "notify.sock") }
+func (e *Embedded) ttrpcAddress() string { return e.Address() + ".ttrpc" }
+func (e *Embedded) logPath() string      { return filepath.Join(e.Dir, "containerd.log") }
+func (e *Embedded) configPath() string   { return filepath.Join(e.Dir, "config.toml") }
+
+// searchPath is where containerd looks for its shim, and that for runc.
+func (e *Embedded) searchPath() string {
+	path := strings.Join(e.BinDirs, ":")
+	if own := os.Getenv("PATH"); own != "" {
+		path += ":" + own
 	}
-	var pid int
-	var started string
-	if _, err := fmt.Sscan(string(data), &pid, &started); err != nil {
-		return 0
-	}
-	if now, state, err := startTime(pid); err != nil || now != started || state == "Z" {
-		return 0
-	}
-	return pid
+	return path
 }
 
-// startTime is when a process started, in ticks since boot, and its state; with
-// the process ID it tells a process from a later one.
-func startTime(pid int) (started, state string, err error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return "", "", err
-	}
-	_, rest, found := strings.Cut(string(data), ") ") // the name may hold anything
-	f := strings.Fields(rest)
-	if !found || len(f) < 20 {
-		return "", "", fmt.Errorf("process %d: unexpected stat", pid)
-	}
-	return f[19], f[0], nil
-}
-
-func (e *Embedded) start() error {
-	if err := os.MkdirAll(e.Dir, 0o711); err != nil {
-		return err
-	}
-	binary, err := LookBinary("containerd", e.BinDirs)
-	if err != nil {
-		return err
-	}
-	config := filepath.Join(e.Dir, "config.toml")
-	if err := os.WriteFile(config, []byte(e.config()), 0o600); err != nil {
-		return err
-	}
-	if err := os.Remove(e.Address()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	log, err := os.OpenFile(e.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd := exec.Command(binary, "--config", config)
-	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "PATH="+strings.Join(append(e.BinDirs, os.Getenv("PATH")), ":"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no signal to the agent's group reaches it
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start embedded containerd: %w", err)
-	}
-	pid := cmd.Process.Pid
-	started, _, err := startTime(pid)
-	if err != nil {
-		return err
-	}
-	go func() { _ = cmd.Wait() }() // only so that no zombie stays; it ends with containerd or with us
-	e.Log.Info("embedded containerd started", "pid", pid)
-	return writeFileAtomically(e.pidFile(), []byte(fmt.Sprintf("%d %s\n", pid, started)), 0o600)
-}
-
-// config turns off what a node agent does not use, so that it costs nothing.
-func (e *Embedded) config() string {
-	return fmt.Sprintf(`version = 3
-root = %[1]q
-state = %[2]q
-disabled_plugins = [
-  "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri",
-  "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.erofs",
-  "io.containerd.snapshotter.v1.native", "io.containerd.differ.v1.erofs", "io.containerd.internal.v1.restart",
-  "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp", "io.containerd.podsandbox.controller.v1.podsandbox",
-]
-
-[grpc]
-  address = %[3]q
-
-[ttrpc]
-  address = %[4]q
-
-[debug]
-  level = "warn"
-`, filepath.Join(e.Dir, "root"), filepath.Join(e.Dir, "state"), e.Address(), e.Address()+".ttrpc")
-}
-
-// LookBinary finds a program of the runtime in dirs, then in PATH.
+// LookBinary finds an executable file in dirs or else in PATH.
 func LookBinary(name string, dirs []string) (string, error) {
 	for _, dir := range dirs {
-		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode()&0o111 != 0 {
-			return path, nil
+		file := filepath.Join(dir, name)
+		info, err := os.Stat(file)
+		if err == nil && info.Mode().IsRegular() && unix.Access(file, unix.X_OK) == nil {
+			return file, nil
 		}
 	}
-	path, err := exec.LookPath(name)
+	file, err := exec.LookPath(name)
 	if err != nil {
-		return "", fmt.Errorf("%s not found in %s nor in PATH: install it, or name its directory with --runtime-bin-dir", name, strings.Join(dirs, ", "))
+		return "", fmt.Errorf("%s is neither in %s nor in PATH; install it, or name its directory with --runtime-bin-dir: %w", name, strings.Join(dirs, ", "), err)
 	}
-	return path, nil
+	return file, nil
 }

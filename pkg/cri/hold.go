@@ -4,262 +4,287 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// holdIdle is how long a holder with nothing to hold waits for its next agent.
-const holdIdle = time.Minute
+const (
+	// holdTimeout bounds one exchange with the holder.
+	holdTimeout = 5 * time.Second
+	// holdRetry is between attempts to bring a lost holder back.
+	holdRetry = time.Second
+)
 
-// Holder is the agent's side of the log holder: a process that keeps the FIFOs
-// of running containers open and never reads them. Output that nobody has read
-// yet so outlives both the agent and the container.
+// Holder is the agent's side of the log holder: a process that keeps the FIFOs of
+// running containers open and never reads them. Output that nobody has read yet
+// so outlives both the agent and the container.
 //
-// Each message is "hold <key>" with descriptors, or "drop <key>"; the answer is
-// "ok" or what went wrong. A holder that was killed is started again and given
-// everything anew. Without a command nothing is held.
+// The holder is started when there is something to hold. One that was killed is
+// noticed at once, started again and given everything anew. Without a command
+// nothing is held. A Holder also has what the streams of all containers share.
 type Holder struct {
 	socket  string
 	command []string
 	log     *slog.Logger
 
-	mu   sync.Mutex // guards all below, and the order of messages
-	conn *net.UnixConn
-	held map[string][]*os.File
+	peeks   *peekers
+	tidying chan struct{} // capacity 1: rotated logs are compressed one at a time
+
+	// link has the connection, or nil, and whoever took it may use it: one
+	// exchange after the other.
+	link chan *holdLink
+
+	mu       sync.Mutex                     // guards all below
+	held     map[string]map[string]*os.File // what the holder is to have, by key and name
+	watching bool                           // the goroutine that awaits its loss runs
+	closed   bool
+	work     sync.WaitGroup // that goroutine
+	closing  chan struct{}
+}
+
+// holdLink is a connection to a holder.
+type holdLink struct {
+	conn  *net.UnixConn
+	child int // process id, if we started the holder; it is ours to reap
 }
 
 // NewHolder returns the agent's side of a holder that command starts, with its
-// socket below stateDir. Nothing is started before something is to be held.
+// socket below stateDir.
 func NewHolder(stateDir string, command []string, log *slog.Logger) *Holder {
-	return &Holder{socket: filepath.Join(stateDir, "hold.sock"), command: command, log: log, held: map[string][]*os.File{}}
+	h := &Holder{
+		socket: filepath.Join(stateDir, "hold.sock"), command: command, log: log,
+		peeks: newPeekers(), tidying: make(chan struct{}, 1),
+		link: make(chan *holdLink, 1), held: map[string]map[string]*os.File{}, closing: make(chan struct{}),
+	}
+	h.link <- &holdLink{}
+	return h
 }
 
-// Hold keeps files open until Drop(key), also when this process ends.
-func (h *Holder) Hold(key string, files ...*os.File) error {
+// hold keeps files open until drop(key), also when this process ends. It replaces
+// what was held under key. A nil file is left out.
+func (h *Holder) hold(key string, files map[string]*os.File) error {
+	files = maps.Clone(files)
+	maps.DeleteFunc(files, func(_ string, f *os.File) bool { return f == nil })
+	if !h.note(key, files) {
+		return nil
+	}
+	_, _, err := h.ask(holdMessage{verb: verbHold, key: key, names: slices.Sorted(maps.Keys(files))}, files, true)
+	if err != nil {
+		return fmt.Errorf("hand %s to the log holder: %w", key, err)
+	}
+	return nil
+}
+
+// recall returns new descriptors of what is held under key; nothing is no error.
+// A holder is not started to be asked.
+func (h *Holder) recall(key string) (map[string]*os.File, error) {
+	if len(h.command) == 0 {
+		return nil, nil
+	}
+	answer, fds, err := h.ask(holdMessage{verb: verbRecall, key: key}, nil, false)
+	if errors.Is(err, errNoHolder) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the log holder for %s: %w", key, err)
+	}
+	files := map[string]*os.File{}
+	for i, fd := range fds {
+		if i >= len(answer.names) {
+			_ = unix.Close(fd) // more than was named: not what we handed out
+			continue
+		}
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return nil, errors.Join(err, unix.Close(fd), closeAll(files))
+		}
+		files[answer.names[i]] = os.NewFile(uintptr(fd), filepath.Join(key, answer.names[i]))
+	}
+	return files, nil
+}
+
+// drop lets the files of key go. An unknown key is success, and so is a holder
+// that is gone: it holds nothing.
+func (h *Holder) drop(key string) error {
+	h.forget(key)
 	if len(h.command) == 0 {
 		return nil
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.held[key] = files
-	if err := h.send("hold "+key, files); err == nil {
-		return nil
+	_, _, err := h.ask(holdMessage{verb: verbDrop, key: key}, nil, false)
+	if err != nil && !errors.Is(err, errNoHolder) {
+		return fmt.Errorf("take %s from the log holder: %w", key, err)
 	}
-	return h.restart()
+	return nil
 }
 
-// Drop lets the files of key go. An unknown key is success.
-func (h *Holder) Drop(key string) error {
-	if len(h.command) == 0 {
-		return nil
-	}
+// forget leaves the files of key with the holder, whatever becomes of ours.
+func (h *Holder) forget(key string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, known := h.held[key]; !known {
-		return nil
-	}
 	delete(h.held, key)
-	if err := h.send("drop "+key, nil); err == nil {
-		return nil
+}
+
+// note remembers what the holder is to have, and sees to it that its loss is
+// noticed. It says whether there is a holder to be told.
+func (h *Holder) note(key string, files map[string]*os.File) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.command) == 0 || h.closed {
+		return false
 	}
-	return h.restart()
+	h.held[key] = files
+	if !h.watching {
+		h.watching = true
+		h.work.Go(h.watch)
+	}
+	return true
 }
 
 // Close ends the connection. The holder goes on.
 func (h *Holder) Close() error {
 	h.mu.Lock()
+	if !h.closed {
+		h.closed = true
+		close(h.closing)
+	}
+	h.mu.Unlock()
+	h.work.Wait()
+	l := <-h.link
+	l.disconnect()
+	h.link <- l
+	h.peeks.close()
+	return nil
+}
+
+// watch keeps a connection of its own and restores the holder when that breaks.
+func (h *Holder) watch() {
+	for first := true; ; first = false {
+		began := time.Now()
+		conn, err := dialHolder(h.socket)
+		if err == nil {
+			h.dropStale()
+			h.awaitLoss(conn)
+		}
+		var pause time.Duration
+		if !first && time.Since(began) < holdRetry {
+			pause = holdRetry // neither starting nor failing may become a busy loop
+		}
+		select {
+		case <-h.closing:
+			return
+		case <-time.After(pause):
+		}
+		if h.isClosed() {
+			return // select picks any of two that are ready
+		}
+		if err == nil {
+			h.log.Warn("log holder is gone; starting it again")
+		}
+		if err := h.restore(); err != nil {
+			h.log.Error("log holder does not come back; output is lost if the agent is killed now", "err", err)
+		}
+	}
+}
+
+func (h *Holder) isClosed() bool {
+	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.conn == nil {
-		return nil
-	}
-	err := h.conn.Close()
-	h.conn = nil
+	return h.closed
+}
+
+// awaitLoss returns when the holder is gone or Close was called.
+func (h *Holder) awaitLoss(conn *net.UnixConn) {
+	done := make(chan struct{})
+	var closer sync.WaitGroup
+	closer.Go(func() {
+		select {
+		case <-h.closing:
+		case <-done:
+		}
+		_ = conn.Close() // nothing was sent on it
+	})
+	_, _ = conn.Read(make([]byte, 1)) // a holder never speaks first
+	close(done)
+	closer.Wait()
+}
+
+// restore makes sure that there is a holder and that it has everything.
+func (h *Holder) restore() error {
+	_, _, err := h.ask(holdMessage{verb: verbList}, nil, true)
 	return err
 }
 
-// send sends one message and waits for its answer. The caller holds mu.
-func (h *Holder) send(message string, files []*os.File) error {
-	if h.conn == nil {
-		conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: h.socket, Net: "unixpacket"})
-		if err != nil {
-			return err
-		}
-		h.conn = conn
-	}
-	err := exchange(h.conn, message, files)
-	if err != nil {
-		err = errors.Join(err, h.conn.Close())
-		h.conn = nil
-	}
-	return err
-}
-
-func exchange(conn *net.UnixConn, message string, files []*os.File) error {
-	var oob []byte
-	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, f := range files {
-			raw, err := f.SyscallConn() // not Fd, which would make the file blocking
-			if err != nil {
-				return err
-			}
-			if err := raw.Control(func(fd uintptr) { fds[i] = int(fd) }); err != nil {
-				return err
-			}
-		}
-		oob = unix.UnixRights(fds...)
-	}
-	if _, _, err := conn.WriteMsgUnix([]byte(message), oob, nil); err != nil {
-		return err
-	}
-	answer := make([]byte, 256)
-	n, err := conn.Read(answer)
-	if err != nil {
-		return err
-	}
-	if s := string(answer[:n]); s != "ok" {
-		return fmt.Errorf("log holder: %s", s)
-	}
-	return nil
-}
-
-// restart starts a holder and gives it all there is to hold. The caller holds mu.
-func (h *Holder) restart() error {
-	if err := os.Remove(h.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: h.socket, Net: "unixpacket"})
-	if err != nil {
-		return fmt.Errorf("listen for the log holder: %w", err)
-	}
-	l.SetUnlinkOnClose(false) // the holder goes on listening
-	defer l.Close()
-	if err := os.Chmod(h.socket, 0o600); err != nil {
-		return err
-	}
-	f, err := l.File()
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	cmd := exec.Command(h.command[0], h.command[1:]...)
-	cmd.ExtraFiles = []*os.File{f}
-	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=20"}
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the log holder: %w", err)
-	}
-	go func() { _ = cmd.Wait() }() // only so that no zombie stays; it ends with the holder or with us
-	h.log.Info("log holder started", "pid", cmd.Process.Pid)
-	for key, files := range h.held {
-		if err := h.send("hold "+key, files); err != nil {
-			return fmt.Errorf("hand %s to the log holder: %w", key, err)
-		}
-	}
-	return nil
-}
-
-// HoldMain is the log holder. It listens on descriptor 3 and returns when it has
-// held nothing, and nobody was connected, for a while.
-func HoldMain() error {
-	l, err := net.FileListener(os.NewFile(3, "holder"))
-	if err != nil {
-		return fmt.Errorf("log holder: descriptor 3: %w", err)
-	}
-	unixListener, ok := l.(*net.UnixListener)
-	if !ok {
-		return errors.New("log holder: descriptor 3 is not a unix socket")
-	}
-	return (&holding{fds: map[string][]int{}}).serve(unixListener)
-}
-
-// holding is the state of a log holder: one agent at a time.
-type holding struct {
-	fds map[string][]int
-}
-
-func (h *holding) serve(l *net.UnixListener) error {
-	for {
-		if err := l.SetDeadline(time.Now().Add(holdIdle)); err != nil {
-			return err
-		}
-		conn, err := l.AcceptUnix()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if len(h.fds) == 0 {
-				return nil
-			}
+// dropStale takes from the holder what belongs to directories that are gone: an
+// earlier agent was killed between removing and dropping.
+func (h *Holder) dropStale() {
+	answer, _, err := h.ask(holdMessage{verb: verbList}, nil, false)
+	for _, key := range answer.names {
+		if _, statErr := os.Lstat(key); !errors.Is(statErr, os.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return err
+		h.mu.Lock()
+		_, known := h.held[key]
+		h.mu.Unlock()
+		if !known {
+			err = errors.Join(err, h.drop(key))
 		}
-		h.converse(conn)
+	}
+	if err != nil {
+		h.log.Warn("tidy up the log holder", "err", err)
 	}
 }
 
-// converse answers one agent until it is gone.
-func (h *holding) converse(conn *net.UnixConn) {
-	defer conn.Close()
-	message, oob := make([]byte, 512), make([]byte, unix.CmsgSpace(8*4))
-	for {
-		n, oobn, _, _, err := conn.ReadMsgUnix(message, oob)
-		if err != nil || n == 0 {
-			return
-		}
-		answer := "ok"
-		if err := h.obey(string(message[:n]), oob[:oobn]); err != nil {
-			answer = err.Error()
-		}
-		if _, err := conn.Write([]byte(answer)); err != nil {
-			return
-		}
+// StopHolder ends the holder below stateDir, whatever it holds. None is success.
+func StopHolder(stateDir string) error {
+	conn, err := dialHolder(filepath.Join(stateDir, "hold.sock"))
+	if errors.Is(err, errNoHolder) {
+		return nil
 	}
-}
-
-func (h *holding) obey(message string, oob []byte) error {
-	fds, err := receivedFDs(oob)
 	if err != nil {
 		return err
 	}
-	verb, key, _ := strings.Cut(message, " ")
-	old := h.fds[key]
-	switch verb {
-	case "hold":
-		h.fds[key] = fds
-	case "drop":
-		delete(h.fds, key)
-		old = append(old, fds...)
-	default:
-		return fmt.Errorf("unknown message %q", message)
+	defer conn.Close()
+	if err := errors.Join(conn.SetDeadline(time.Now().Add(holdTimeout)), sendHold(conn, holdMessage{verb: verbQuit}, nil)); err != nil {
+		return fmt.Errorf("stop the log holder: %w", err)
 	}
-	var errs []error
-	for _, fd := range old {
-		errs = append(errs, unix.Close(fd))
-	}
-	return errors.Join(errs...)
+	_, _ = conn.Read(make([]byte, 1)) // until it has gone
+	return nil
 }
 
-func receivedFDs(oob []byte) ([]int, error) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
+// holdMessage is a request to the holder, or its answer: a verb, a key and names,
+// separated by zero bytes. Descriptors come with it, in the order of the names.
+type holdMessage struct {
+	verb  string
+	key   string
+	names []string
+}
+
+const (
+	verbHold   = "hold"
+	verbRecall = "recall"
+	verbDrop   = "drop"
+	verbList   = "list" // answered in parts; the last is empty
+	verbQuit   = "quit"
+	verbOK     = "ok"
+	verbError  = "error" // with the reason as key
+)
+
+func (m holdMessage) encode() []byte {
+	return []byte(strings.Join(append([]string{m.verb, m.key}, m.names...), "\x00"))
+}
+
+func decodeHold(data []byte) holdMessage {
+	parts := strings.Split(string(data), "\x00")
+	m := holdMessage{verb: parts[0]}
+	if len(parts) > 1 {
+		m.key, m.names = parts[1], parts[2:]
 	}
-	var fds []int
-	for _, m := range messages {
-		got, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			return nil, err
-		}
-		fds = append(fds, got...)
-	}
-	return fds, nil
+	return m
 }

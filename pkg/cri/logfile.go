@@ -4,71 +4,107 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// rotatedTime is how the kubelet names rotated files: <path>.<time>.
-const rotatedTime = "20060102-150405"
-
-// logFile is the log of one attempt; both streams write to it.
+// logFile is the log of one attempt. Both streams append whole records to it, one
+// write each, so that a reader never sees two records mixed.
+//
+// A full file is renamed to <path>.<time> at a record's end and a new one opened.
+// What is slow about rotation, compressing and removing, is tidyLogs' work.
 type logFile struct {
-	path     string
-	maxSize  int64 // bytes; 0 means no rotation
-	maxFiles int   // including the current one
-	report   *slog.Logger
+	path    string // empty: output is not wanted
+	maxSize int64  // bytes; 0 or less: never rotated
+	report  *slog.Logger
+	// rotated is told after each rotation, and must not block.
+	rotated func()
 
-	mu     sync.Mutex // guards all below
+	// mu guards all below. It is what serialises the two streams, so it is held
+	// while writing.
+	mu     sync.Mutex
 	file   *os.File
 	size   int64
 	failed bool // the last write failed; reported once
 }
 
-// write appends whole records. A log that cannot be written must not stop the
-// container: what fails is reported once and dropped.
-func (l *logFile) write(records []byte) {
+// open makes the file be there, also when nothing is ever printed.
+func (l *logFile) open() error {
+	if l.path == "" {
+		return nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := l.append(records)
+	return l.reopen()
+}
+
+// append writes whole records. A log that cannot be written must not stop the
+// container: what fails is reported once and dropped.
+func (l *logFile) append(records []byte) {
+	if l.path == "" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := l.write(records)
 	if err != nil && !l.failed {
 		l.report.Error("container log cannot be written; lines are lost", "path", l.path, "err", err)
 	}
 	l.failed = err != nil
 }
 
-func (l *logFile) append(records []byte) error {
-	if l.file != nil && l.maxSize > 0 && l.size+int64(len(records)) > l.maxSize && l.size > 0 {
-		if err := l.rotate(); err != nil {
-			return err
-		}
-	}
+// write appends records and rotates a file that is full. The caller holds mu.
+func (l *logFile) write(records []byte) error {
 	if l.file == nil {
-		if err := l.open(); err != nil {
+		if err := l.reopen(); err != nil {
 			return err
 		}
 	}
 	n, err := l.file.Write(records)
-	l.size += int64(n)
-	return err
-}
-
-func (l *logFile) open() error {
-	if err := os.MkdirAll(filepath.Dir(l.path), 0o755); err != nil {
+	if err != nil {
+		// Half a record must not stay: the next one would continue its line.
+		if n > 0 {
+			err = errors.Join(err, l.file.Truncate(l.size))
+		}
 		return err
 	}
-	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_RDWR|unix.O_NOFOLLOW, 0o640)
+	l.size += int64(n)
+	if l.maxSize > 0 && l.size >= l.maxSize {
+		return l.rotate()
+	}
+	return nil
+}
+
+// reopen opens the file for appending and cuts off a record that was half
+// written when the machine or the agent went down: its bytes are still in the
+// FIFO, or lost. The caller holds mu.
+func (l *logFile) reopen() error {
+	if err := makeLogDir(l.path); err != nil {
+		return fmt.Errorf("make log directory: %w", err)
+	}
+	dir, err := openLogDir(l.path)
 	if err != nil {
 		return err
 	}
-	size, err := cutTorn(f)
+	defer dir.Close()
+	f, info, err := openPlain(dir, filepath.Base(l.path), os.O_RDWR|os.O_APPEND|os.O_CREATE)
+	if err != nil {
+		return err
+	}
+	size, err := wholeRecords(f, info.Size())
+	if err == nil && size < info.Size() {
+		err = f.Truncate(size)
+	}
+	if err == nil {
+		err = f.Chmod(logFileMode)
+	}
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
@@ -76,60 +112,66 @@ func (l *logFile) open() error {
 	return nil
 }
 
-// cutTorn removes a record whose end is missing: a process that is killed while
-// it writes leaves one. Its bytes are still in the FIFO and come again. It
-// returns the size that is left.
-func cutTorn(f *os.File) (int64, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	size := info.Size()
+// wholeRecords is the size of f without an unfinished last line.
+func wholeRecords(f io.ReaderAt, size int64) (int64, error) {
+	buf := make([]byte, 4096)
 	for end := size; end > 0; {
-		buf := make([]byte, min(end, 4096))
-		if _, err := f.ReadAt(buf, end-int64(len(buf))); err != nil {
+		n := min(end, int64(len(buf)))
+		if _, err := f.ReadAt(buf[:n], end-n); err != nil {
 			return 0, err
 		}
-		if i := bytes.LastIndexByte(buf, '\n'); i >= 0 {
-			whole := end - int64(len(buf)) + int64(i) + 1
-			if whole == size {
-				return size, nil
-			}
-			return whole, f.Truncate(whole)
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			return end - n + int64(i) + 1, nil
 		}
-		end -= int64(len(buf))
+		end -= n
 	}
-	return 0, f.Truncate(0)
+	return 0, nil
 }
 
-// rotate moves the current file away and removes the oldest.
+// rotate moves the current file away. The caller holds mu.
 func (l *logFile) rotate() error {
-	if err := l.file.Close(); err != nil {
-		return err
-	}
-	l.file = nil
-	to := l.path + "." + time.Now().Format(rotatedTime)
-	for i := 1; exists(to); i++ { // more than one in a second
-		to = fmt.Sprintf("%s.%s.%d", l.path, time.Now().Format(rotatedTime), i)
-	}
-	if err := os.Rename(l.path, to); err != nil {
-		return err
-	}
-	old, err := rotatedLogs(l.path)
+	info, err := l.file.Stat()
 	if err != nil {
 		return err
 	}
-	for len(old) > max(l.maxFiles-1, 0) {
-		if err := os.Remove(old[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		old = old[1:]
+	if info.Size() < l.maxSize { // someone emptied it
+		l.size = info.Size()
+		return nil
 	}
+	dir, err := openLogDir(l.path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	err = moveAway(dir, filepath.Base(l.path), time.Now())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("rotate %s: %w", l.path, err)
+	}
+	old := l.file
+	l.file = nil
+	if err := errors.Join(l.reopen(), old.Close()); err != nil {
+		return err
+	}
+	l.rotated()
 	return nil
 }
 
-// Close closes the file; a later write opens it again.
-func (l *logFile) Close() error {
+// moveAway renames a full log, as the kubelet does, to <name>.<time>.
+func moveAway(dir *os.File, name string, now time.Time) error {
+	rotated, err := rotatedLogs(dir, name)
+	if err != nil {
+		return err
+	}
+	var last string
+	if len(rotated) > 0 {
+		last = rotationStamp(rotated[len(rotated)-1], name)
+	}
+	to := name + "." + nextStamp(now, last)
+	return at(dir, func(fd int) error { return unix.Renameat2(fd, name, fd, to, unix.RENAME_NOREPLACE) })
+}
+
+// close closes the file; a later write opens it again.
+func (l *logFile) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file == nil {
@@ -138,85 +180,4 @@ func (l *logFile) Close() error {
 	err := l.file.Close()
 	l.file = nil
 	return err
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
-// rotatedLogs lists the rotated files of a log, oldest first.
-func rotatedLogs(path string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), filepath.Base(path)+".") {
-			out = append(out, filepath.Join(filepath.Dir(path), e.Name()))
-		}
-	}
-	slices.Sort(out) // the names begin with the time
-	return out, nil
-}
-
-// removeLogs removes a log with its rotated files.
-func removeLogs(path string) error {
-	old, err := rotatedLogs(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	errs := []error{err}
-	for _, f := range append(old, path) {
-		if err := os.Remove(f); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// logLink is the path under which log shippers look for a container's log.
-func logLink(dir string, p *podState, c *Container) string {
-	name := fmt.Sprintf("%s_%s_%s-%s", p.name, p.namespace, c.Name, c.ID)
-	if len(name) > 251 {
-		name = name[:251]
-	}
-	return filepath.Join(dir, name+".log")
-}
-
-func makeLogLink(dir string, p *podState, c *Container) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	err := os.Symlink(c.LogPath, logLink(dir, p, c))
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
-}
-
-func removeLogLink(dir string, p *podState, c *Container) error {
-	err := os.Remove(logLink(dir, p, c))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// openRegular opens a file that others may have put there: it follows no link
-// and accepts nothing but a regular file.
-func openRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }

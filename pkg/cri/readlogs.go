@@ -11,303 +11,306 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 )
 
 // LogQuery says which lines of a log are wanted.
 type LogQuery struct {
-	Path       string
-	Follow     bool
-	Tail       int64 // lines; negative means all
+	Path   string
+	Follow bool
+	// Tail is how many lines from the end; negative means all.
+	Tail       int64
 	Since      time.Time
 	Timestamps bool
 	// Running says whether more lines may come; nil means no.
 	Running func() bool
+	// Done, if not nil, is closed when no more lines will come. Without it a
+	// follower asks Running once a second.
+	Done <-chan struct{}
 }
 
-// endCheck is how often a follower asks whether the container still runs: its
-// end is no event in the log's directory.
-const endCheck = 300 * time.Millisecond
-
-// ReadLogs writes the wanted lines to stdout and stderr, without their prefix. It
-// reads back into rotated files, and a follower keeps up with rotation. A log
-// that does not exist yet is empty.
+// ReadLogs writes the wanted lines to stdout and stderr, without their prefix; a
+// nil writer leaves its stream out. It reads back into rotated files, compressed
+// or not, and a follower keeps up with rotation. A log that does not exist yet
+// is empty. For a follower, the end of ctx is an end like another.
 func ReadLogs(ctx context.Context, q LogQuery, stdout, stderr io.Writer) error {
-	files, err := rotatedLogs(q.Path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	w := newLogWriter(&q, stdout, stderr)
+	if err := errors.Join(readLogs(ctx, &q, w), w.flush()); err != nil {
+		return fmt.Errorf("read log %s: %w", q.Path, err)
 	}
-	files = append(files, q.Path)
-	files, skip, err := tailStart(files, q.Tail)
-	if err != nil {
-		return err
-	}
-	w := &logWriter{q: q, skip: skip, out: map[string]io.Writer{"stdout": stdout, "stderr": stderr}}
-	for _, f := range files[:len(files)-1] {
-		if err := w.whole(ctx, f); err != nil {
-			return err
-		}
-	}
+	return nil
+}
+
+func readLogs(ctx context.Context, q *LogQuery, w *logWriter) error {
+	var watch *logWatch
 	if q.Follow {
-		return w.follow(ctx)
-	}
-	return w.whole(ctx, q.Path)
-}
-
-// tailStart drops the files that hold none of the last lines, and says how many
-// lines of the first remaining one to skip.
-func tailStart(files []string, tail int64) ([]string, int64, error) {
-	if tail < 0 {
-		return files, 0, nil
-	}
-	var have int64
-	for i := len(files) - 1; i >= 0; i-- {
-		n, err := countLines(files[i])
-		if err != nil {
-			return nil, 0, err
+		var err error
+		if watch, err = newLogWatch(q); err != nil {
+			return err
 		}
-		have += n
-		if have >= tail {
-			return files[i:], have - tail, nil
-		}
+		defer watch.close()
 	}
-	return files, 0, nil
-}
-
-// countLines counts whole lines: those whose last record says F.
-func countLines(path string) (int64, error) {
-	r, err := openLog(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
+	files, err := openLogs(q.Path)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer r.Close()
-	var n int64
-	err = eachRecord(r, func(line []byte) error {
-		if rec, ok := parseRecord(line); ok && !rec.partial {
-			n++
+	defer func() { closeLogs(files) }()
+	if !q.Since.IsZero() {
+		files = newerThan(files, q.Since)
+	}
+	if q.Tail >= 0 {
+		if files, err = seekTail(files, q.Tail, w); err != nil {
+			return err
 		}
+	}
+	for _, f := range files {
+		if err := f.read(ctx, w); err != nil {
+			return err
+		}
+	}
+	if !q.Follow {
 		return nil
-	})
-	return n, err
+	}
+	return follow(ctx, q, &files, w, watch)
 }
 
-// openLog opens a log file, through gzip when its name says so.
-func openLog(path string) (io.ReadCloser, error) {
-	f, err := openRegular(path)
-	if err != nil || !strings.HasSuffix(path, ".gz") {
-		return f, err
+// logPart is one of the files that make up a log. It stays the same file when it
+// is renamed or removed.
+type logPart struct {
+	name  string // when it was opened
+	file  *os.File
+	info  os.FileInfo
+	began time.Time // of the first record; zero: not known
+	lines *bufio.Reader
+	rest  []byte // the beginning of a record whose end is not there yet
+}
+
+// openLogs opens all parts of a log, oldest first. The current one is opened
+// first: a rotation meanwhile then shows the same file twice, but hides none.
+func openLogs(path string) ([]*logPart, error) {
+	dir, err := openLogDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	z, err := gzip.NewReader(f)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("read %s: %w", path, err), f.Close())
+		return nil, err
 	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{z, f}, nil
+	defer dir.Close()
+	current, err := openPart(dir, filepath.Base(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	names, err := rotatedLogs(dir, filepath.Base(path))
+	if err != nil {
+		return nil, errors.Join(err, current.close())
+	}
+	var parts []*logPart
+	for _, name := range names {
+		p, err := openPart(dir, name)
+		if errors.Is(err, fs.ErrNotExist) { // compressed or removed just now
+			p, err = openPart(dir, name+gzSuffix)
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			closeLogs(append(parts, current))
+			return nil, err
+		case current != nil && os.SameFile(p.info, current.info):
+			_ = p.close() // the current one, renamed after we opened it
+		default:
+			parts = append(parts, p)
+		}
+	}
+	if current != nil {
+		parts = append(parts, current)
+	}
+	return parts, nil
 }
 
-func eachRecord(r io.Reader, f func([]byte) error) error {
-	br := bufio.NewReaderSize(r, 64<<10)
-	for {
-		line, err := br.ReadBytes('\n')
-		if err == nil {
-			err = f(line)
+// openPart opens one file of a log, through gzip when its name says so.
+func openPart(dir *os.File, name string) (*logPart, error) {
+	f, info, err := openPlain(dir, name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	p := &logPart{name: name, file: f, info: info}
+	if err := p.rewind(); err != nil {
+		return nil, errors.Join(fmt.Errorf("read %s: %w", f.Name(), err), f.Close())
+	}
+	head, _ := p.lines.Peek(longestStamp) // an error will come again
+	p.began = stampOf(head)
+	return p, nil
+}
+
+const longestStamp = len("2006-01-02T15:04:05.999999999+00:00 ")
+
+// stampOf is the time at which the record at the beginning of head was written.
+func stampOf(head []byte) time.Time {
+	stamp, _, whole := bytes.Cut(head, []byte{' '})
+	at, err := time.Parse(time.RFC3339Nano, string(stamp))
+	if !whole || err != nil {
+		return time.Time{}
+	}
+	return at
+}
+
+// rewind goes back to the first record.
+func (p *logPart) rewind() error {
+	if _, err := p.file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	var r io.Reader = p.file
+	if p.compressed() {
+		z, err := gzip.NewReader(p.file)
+		if err != nil {
+			return err
 		}
+		r = z
+	}
+	p.lines, p.rest = bufio.NewReaderSize(r, 32<<10), nil
+	return nil
+}
+
+func (p *logPart) compressed() bool { return strings.HasSuffix(p.name, gzSuffix) }
+
+func (p *logPart) close() error {
+	if p == nil {
+		return nil
+	}
+	return p.file.Close()
+}
+
+func closeLogs(parts []*logPart) {
+	for _, p := range parts {
+		_ = p.close() // opened for reading
+	}
+}
+
+// next returns the next whole line without its newline, or io.EOF. More may be
+// there later. The line is good until the next call.
+func (p *logPart) next() ([]byte, error) {
+	for {
+		piece, err := p.lines.ReadSlice('\n')
+		if err == nil && len(p.rest) == 0 {
+			return piece[:len(piece)-1], nil
+		}
+		p.rest = append(p.rest, piece...)
+		switch {
+		case err == nil:
+			line := p.rest[:len(p.rest)-1]
+			p.rest = nil
+			return line, nil
+		case errors.Is(err, bufio.ErrBufferFull) && len(p.rest) < maxLogLine:
+		case errors.Is(err, bufio.ErrBufferFull):
+			p.rest = p.rest[:0] // not ours; what follows will not parse and is skipped
+		default:
+			return nil, err
+		}
+	}
+}
+
+// maxLogLine is more than any line in a log of ours has.
+const maxLogLine = 1 << 20
+
+// read passes all whole records to w.
+func (p *logPart) read(ctx context.Context, w *logWriter) error {
+	for {
+		line, err := p.next()
 		if errors.Is(err, io.EOF) {
-			return nil // what follows the last newline is not whole yet
+			return nil
+		}
+		if err == nil {
+			err = ctx.Err()
 		}
 		if err != nil {
+			return err
+		}
+		if err := w.write(line); err != nil {
 			return err
 		}
 	}
 }
 
-// record is one line of a log file.
-type record struct {
-	at      time.Time
-	stamp   []byte
-	stream  string
-	partial bool
-	content []byte
-}
-
-func parseRecord(line []byte) (record, bool) {
-	line = bytes.TrimSuffix(line, []byte{'\n'})
-	parts := bytes.SplitN(line, []byte{' '}, 4)
-	if len(parts) != 4 {
-		return record{}, false
+// newerThan drops the parts that were written to the last time before since.
+func newerThan(parts []*logPart, since time.Time) []*logPart {
+	for len(parts) > 1 && parts[0].info.ModTime().Before(since) {
+		_ = parts[0].close()
+		parts = parts[1:]
 	}
-	at, err := time.Parse(time.RFC3339Nano, string(parts[0]))
-	if err != nil {
-		return record{}, false
-	}
-	tag, _, _ := bytes.Cut(parts[2], []byte{':'})
-	return record{at: at, stamp: parts[0], stream: string(parts[1]), partial: string(tag) == "P", content: parts[3]}, true
+	return parts
 }
 
 // logWriter filters records and writes them for the reader.
 type logWriter struct {
-	q      LogQuery
-	skip   int64
+	q      *LogQuery
+	skip   int64 // whole lines to leave out first
 	out    map[string]io.Writer
-	inLine bool // the last record written was partial
+	inLine map[string]bool // the stream's last record was partial
+
+	// Written records wait here, for one stream at a time, so that lines of both
+	// streams keep their order.
+	buf  bytes.Buffer
+	dest io.Writer
 }
 
+const logWriteSize = 32 << 10
+
+func newLogWriter(q *LogQuery, stdout, stderr io.Writer) *logWriter {
+	w := &logWriter{q: q, out: map[string]io.Writer{}, inLine: map[string]bool{}}
+	if stdout != nil {
+		w.out[streamStdout] = stdout
+	}
+	if stderr != nil {
+		w.out[streamStderr] = stderr
+	}
+	return w
+}
+
+// wants says whether the reader asked for the stream of a record.
+func (w *logWriter) wants(r *record) bool { return w.out[r.stream] != nil }
+
 func (w *logWriter) write(line []byte) error {
-	rec, ok := parseRecord(line)
-	if !ok {
-		return nil // torn by a crash of the machine; the rest is good
+	r, ok := parseRecord(line)
+	if !ok || !w.wants(&r) {
+		return nil // what a crash of the machine has torn, or not asked for
 	}
 	if w.skip > 0 {
-		if !rec.partial {
+		if r.whole {
 			w.skip--
 		}
 		return nil
 	}
-	if rec.at.Before(w.q.Since) {
+	if r.at.Before(w.q.Since) {
 		return nil
 	}
-	out := w.out[rec.stream]
-	if out == nil {
-		return nil
-	}
-	var b []byte
-	if w.q.Timestamps && !w.inLine {
-		b = append(append(b, rec.stamp...), ' ')
-	}
-	b = append(b, rec.content...)
-	if !rec.partial {
-		b = append(b, '\n')
-	}
-	w.inLine = rec.partial
-	_, err := out.Write(b)
-	return err
-}
-
-func (w *logWriter) whole(ctx context.Context, path string) error {
-	r, err := openLog(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	return eachRecord(r, func(line []byte) error {
-		if err := ctx.Err(); err != nil {
+	if to := w.out[r.stream]; to != w.dest || w.buf.Len() > logWriteSize {
+		if err := w.flush(); err != nil {
 			return err
 		}
-		return w.write(line)
-	})
+		w.dest = to
+	}
+	if w.q.Timestamps && !w.inLine[r.stream] {
+		w.buf.Write(r.stamp)
+		w.buf.WriteByte(' ')
+	}
+	w.buf.Write(r.content)
+	if r.whole {
+		w.buf.WriteByte('\n')
+	}
+	w.inLine[r.stream] = !r.whole
+	return nil
 }
 
-// follow reads the current file to its end, again and again, until the container
-// no longer runs. A rotated file is read to its end first.
-func (w *logWriter) follow(ctx context.Context) error {
-	watch, err := fsnotify.NewWatcher()
+// flush writes what waits.
+func (w *logWriter) flush() error {
+	if w.buf.Len() == 0 {
+		return nil
+	}
+	_, err := w.dest.Write(w.buf.Bytes())
+	w.buf.Reset()
 	if err != nil {
-		return fmt.Errorf("watch the log: %w", err)
+		return fmt.Errorf("write log lines: %w", err)
 	}
-	defer watch.Close()
-	if err := watch.Add(filepath.Dir(w.q.Path)); err != nil {
-		return fmt.Errorf("watch the log: %w", err)
-	}
-	tick := time.NewTicker(endCheck)
-	defer tick.Stop()
-	f := &followed{path: w.q.Path}
-	defer f.close()
-	for {
-		// Asked before reading: lines written before the end are still read.
-		running := w.q.Running != nil && w.q.Running()
-		if err := f.read(w.write); err != nil {
-			return err
-		}
-		if !running {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-watch.Events:
-		case err := <-watch.Errors:
-			if err != nil && !errors.Is(err, fsnotify.ErrEventOverflow) {
-				return fmt.Errorf("watch the log: %w", err)
-			}
-		case <-tick.C:
-		}
-	}
-}
-
-// followed is a file that may be replaced while it is read.
-type followed struct {
-	path string
-	file *os.File
-	rest []byte // the beginning of a record whose end is not there yet
-	buf  [32 << 10]byte
-}
-
-func (f *followed) close() {
-	if f.file != nil {
-		_ = f.file.Close() // opened for reading
-		f.file = nil
-	}
-}
-
-// read passes on everything up to the end of the newest file.
-func (f *followed) read(write func([]byte) error) error {
-	for {
-		if f.file == nil {
-			file, err := openRegular(f.path)
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			f.file = file
-		}
-		replaced := f.replaced() // asked before the last read of the old file
-		for {
-			n, err := f.file.Read(f.buf[:])
-			f.rest = append(f.rest, f.buf[:n]...)
-			for {
-				i := bytes.IndexByte(f.rest, '\n')
-				if i < 0 {
-					break
-				}
-				if err := write(f.rest[:i+1]); err != nil {
-					return err
-				}
-				f.rest = slices.Delete(f.rest, 0, i+1)
-			}
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if !replaced {
-			return nil
-		}
-		f.close()
-	}
-}
-
-// replaced says whether another file has taken the path.
-func (f *followed) replaced() bool {
-	now, err := os.Lstat(f.path)
-	if err != nil {
-		return false
-	}
-	have, err := f.file.Stat()
-	return err == nil && !os.SameFile(now, have)
+	return nil
 }

@@ -1,0 +1,207 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// safeBuffer is a Buffer for two goroutines.
+type safeBuffer struct {
+	mu sync.Mutex // guards b
+	b  strings.Builder
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func (b *bench) attach(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) <-chan error {
+	b.t.Helper()
+	b.watch.mu.Lock()
+	before := len(b.watch.watching)
+	b.watch.mu.Unlock()
+	done := make(chan error, 1)
+	go func() { done <- b.Attach(ctx, stdin, stdout, stderr) }()
+	eventually(b.t, "attached", func() bool {
+		b.watch.mu.Lock()
+		defer b.watch.mu.Unlock()
+		return len(b.watch.watching) > before || b.watch.over || len(done) > 0
+	})
+	return done
+}
+
+func TestAttachShowsPromptsAtOnce(t *testing.T) {
+	cfg := testIOConfig(t)
+	cfg.TTY = true
+	b := startIO(t, cfg)
+	var one, two safeBuffer
+	first := b.attach(t.Context(), nil, &one, nil)
+	out := b.writer(streamStdout)
+	for _, s := range []string{"login: ", "root\r\n", "# "} {
+		if _, err := out.WriteString(s); err != nil {
+			t.Fatal(err)
+		}
+		want := s
+		eventually(t, "client sees "+s, func() bool { return strings.HasSuffix(one.String(), want) })
+	}
+	second := b.attach(t.Context(), nil, &two, nil)
+	if _, err := out.WriteString("ls\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = out.Close()
+	for _, done := range []<-chan error{first, second} {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if got, want := one.String(), "login: root\r\n# ls\r\n"; got != want {
+		t.Errorf("the first client saw %q, want %q", got, want)
+	}
+	if got, want := two.String(), "ls\r\n"; got != want {
+		t.Errorf("the second client saw %q, want %q", got, want)
+	}
+	if err := b.Attach(t.Context(), nil, &one, nil); err != nil {
+		t.Errorf("attach after the end: %v", err)
+	}
+}
+
+func TestAttachDropsSlowClient(t *testing.T) {
+	b := startIO(t, testIOConfig(t))
+	pr, pw := io.Pipe() // nobody reads
+	slow := b.attach(t.Context(), nil, pw, pw)
+	var fast safeBuffer
+	ctx, cancel := context.WithCancel(t.Context())
+	quick := b.attach(ctx, nil, &fast, io.Discard)
+	out := b.writer(streamStdout)
+	const lines = 3000
+	for range lines {
+		if _, err := out.WriteString(strings.Repeat("x", 999) + "\n"); err != nil {
+			t.Fatal(err)
+		}
+		if len(fast.String())%(200<<10) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	_ = pr.Close() // the stuck write fails, as on a closed connection
+	if err := <-slow; err == nil {
+		t.Error("the slow client was not dropped")
+	}
+	eventually(t, "the log is complete", func() bool { return len(stripped(t, b.cfg.LogPath)) == lines })
+	eventually(t, "the other client has all", func() bool { return len(fast.String()) == lines*1000 })
+	cancel()
+	if err := <-quick; !errors.Is(err, context.Canceled) {
+		t.Errorf("attach after its context: %v", err)
+	}
+}
+
+func TestSlowClientIsTold(t *testing.T) {
+	var a audience
+	s := a.join(true, true)
+	for range maxBacklog/1000 + 1 {
+		a.show(streamStdout, make([]byte, 1000))
+	}
+	if queue, over, why := a.take(s); len(queue) != 0 || !over || !errors.Is(why, errTooSlow) {
+		t.Errorf("a client %d bytes behind: %d queued, over %v, %v", maxBacklog, len(queue), over, why)
+	}
+}
+
+func TestAttachStdin(t *testing.T) {
+	cases := map[string]struct {
+		reason    string
+		once, tty bool
+		wantEOF   bool
+	}{
+		"Once":    {"StdinOnce: the container's stdin ends with its first client", true, false, true},
+		"Kept":    {"otherwise it stays open for the next", false, false, false},
+		"OnceTTY": {"a terminal's stdin is not closed", true, true, false},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg := testIOConfig(t)
+			cfg.Stdin, cfg.StdinOnce, cfg.TTY = true, tc.once, tc.tty
+			told := make(chan struct{}, 1)
+			cfg.StdinClosed = func() error { told <- struct{}{}; return nil }
+			b := startIO(t, cfg)
+			in, err := os.OpenFile(filepath.Join(cfg.Dir, stdinName), os.O_RDONLY|unix.O_NONBLOCK, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			var out safeBuffer
+			done := b.attach(t.Context(), strings.NewReader("hello"), &out, nil)
+			buf := make([]byte, 16)
+			if n, err := in.Read(buf); string(buf[:n]) != "hello" {
+				t.Fatalf("the container read %q, %v", buf[:n], err)
+			}
+			if !tc.wantEOF {
+				if err := <-done; err != nil {
+					t.Errorf("%s: attach: %v", tc.reason, err)
+				}
+				_ = in.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+				if _, err := in.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%s: %v", tc.reason, err)
+				}
+				return
+			}
+			<-told
+			if _, err := in.Read(buf); !errors.Is(err, io.EOF) {
+				t.Errorf("%s: %v", tc.reason, err)
+			}
+			if !b.marked(stdinClosedName) {
+				t.Error("the next agent would open stdin again")
+			}
+			w, errs := b.writer(streamStdout), b.writer(streamStderr)
+			if _, err := w.WriteString("bye\n"); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = w.Close(), errs.Close()
+			if err := <-done; err != nil || out.String() != "bye\n" {
+				t.Errorf("output after stdin's end: %q, %v", out.String(), err)
+			}
+		})
+	}
+}
+
+// A client that vanishes in the middle must leave nothing behind.
+func TestAttachEndsWithContext(t *testing.T) {
+	cfg := testIOConfig(t)
+	cfg.Stdin = true
+	b := startIO(t, cfg)
+	shim, err := os.OpenFile(filepath.Join(cfg.Dir, stdinName), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shim.Close()
+	for range 50 {
+		ctx, cancel := context.WithCancel(t.Context())
+		pr, pw := io.Pipe()
+		done := b.attach(ctx, pr, io.Discard, io.Discard)
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		_ = pw.Close() // the connection
+	}
+	b.watch.mu.Lock()
+	defer b.watch.mu.Unlock()
+	if n := len(b.watch.watching); n != 0 {
+		t.Errorf("%d clients are still attached", n)
+	}
+}
