@@ -42,8 +42,11 @@ type agent struct {
 	probes   *probe.Manager
 	desired  *podsync.Desired
 	pool     *podsync.Pool
-	source   *podsource.Dir
-	board    *podstatus.Board
+	// wake is the pool's, once there is one: containers that are taken over may
+	// exit before.
+	wake   atomic.Pointer[func(types.UID)]
+	source *podsource.Dir
+	board  *podstatus.Board
 	// objects are the config maps and secrets of the manifest directory.
 	objects atomic.Pointer[podsource.Objects]
 }
@@ -74,13 +77,15 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, er
 		PodIP:    a.podIP,
 		OnChange: func(uid types.UID) { a.pool.Wake(uid) },
 		Unhealthy: func(pod *corev1.Pod, container, kind string, err error) {
-			a.event(pod, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %v", title(kind), err))
+			a.event(pod, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe of container %s failed: %v", title(kind), container, err))
 		},
 	})
 	a.pool, err = a.newPool()
 	if err != nil {
 		return nil, err
 	}
+	wake := a.pool.Wake
+	a.wake.Store(&wake)
 	a.source = &podsource.Dir{
 		Path: cfg.Kubelet.StaticPodPath, NodeName: cfg.Agent.NodeName, RescanEvery: cfg.Kubelet.FileCheckFrequency.Duration,
 		Emit: a.accept, Log: log,
@@ -140,8 +145,8 @@ func (a *agent) connect(ctx context.Context) error {
 		Address: address, Namespace: c.ContainerdNamespace, Snapshotter: c.Snapshotter, StateDir: c.StateDir, RootDir: c.RootDir,
 		LogDir: c.LogDir, ContainerLogDir: c.ContainerLogDir, RuncBinary: runc, SystemdCgroup: a.tree.SystemdDriver(), CgroupV2: a.tree.Version() == 2,
 		Network: a.network, Wake: func(uid types.UID) {
-			if a.pool != nil { // exits of adopted containers come before there is a pool
-				a.pool.Wake(uid)
+			if wake := a.wake.Load(); wake != nil {
+				(*wake)(uid)
 			}
 		},
 		LogMaxSize: maxSize.Value(), LogMaxFiles: int(ptr.Deref(a.cfg.Kubelet.ContainerLogMaxFiles, 5)),
@@ -193,11 +198,23 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 
 // parts is everything that runs as long as the agent does.
 func (a *agent) parts() []func(context.Context) error {
-	parts := []func(context.Context) error{a.runtime.Run, a.images.Run, a.network.Run, a.probes.Run, a.pool.Run, a.source.Run}
+	parts := []func(context.Context) error{a.runPods, a.images.Run, a.network.Run, a.probes.Run, a.source.Run}
 	if a.embedded != nil {
 		parts = append(parts, a.embedded.Run)
 	}
 	return parts
+}
+
+// runPods runs the reconciler on the runtime. The runtime ends last: a start that
+// is under way is finished, not broken off.
+func (a *agent) runPods(ctx context.Context) error {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	runtime := make(chan error, 1)
+	go func() { runtime <- a.runtime.Run(life) }()
+	err := a.pool.Run(ctx)
+	end()
+	return errors.Join(err, <-runtime)
 }
 
 func (a *agent) close() { a.tree.Close() }

@@ -56,7 +56,7 @@ func newCgroupsCommand(f *clientFlags) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			for {
 				var v cgroupsView
-				if err := newClient(f.socket).get(c.Context(), &v, nil, "nodeagent/v1/cgroups"); err != nil {
+				if err := newClient(f.socket).get(c.Context(), &v, "nodeagent/v1/cgroups"); err != nil {
 					return err
 				}
 				if output != "" {

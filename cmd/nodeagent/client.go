@@ -74,8 +74,8 @@ func (c *client) explain(err error) error {
 	}
 }
 
-func (c *client) get(ctx context.Context, into any, query url.Values, path ...string) error {
-	body, err := c.do(ctx, http.MethodGet, agentURL(query, path...))
+func (c *client) get(ctx context.Context, into any, path ...string) error {
+	body, err := c.do(ctx, http.MethodGet, agentURL(nil, path...))
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (c *client) get(ctx context.Context, into any, query url.Values, path ...st
 
 func (c *client) pods(ctx context.Context) ([]corev1.Pod, error) {
 	var list corev1.PodList
-	if err := c.get(ctx, &list, nil, "pods"); err != nil {
+	if err := c.get(ctx, &list, "pods"); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(list.Items, func(a, b corev1.Pod) int {

@@ -26,7 +26,7 @@ func newDescribeCommand(f *clientFlags) *cobra.Command {
 				return err
 			}
 			var events corev1.EventList
-			if err := cl.get(c.Context(), &events, nil, "nodeagent/v1/events", pod.Namespace, pod.Name); err != nil {
+			if err := cl.get(c.Context(), &events, "nodeagent/v1/events", pod.Namespace, pod.Name); err != nil {
 				return err
 			}
 			p := &printer{out: c.OutOrStdout()}

@@ -51,7 +51,7 @@ func newGetCommand(f *clientFlags) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var list []problem
-			if err := newClient(f.socket).get(c.Context(), &list, nil, "nodeagent/v1/problems"); err != nil {
+			if err := newClient(f.socket).get(c.Context(), &list, "nodeagent/v1/problems"); err != nil {
 				return err
 			}
 			return printProblems(c.OutOrStdout(), list)

@@ -16,7 +16,7 @@ func newImagesCommand(f *clientFlags) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var list []cri.Image
-			if err := newClient(f.socket).get(c.Context(), &list, nil, "nodeagent/v1/images"); err != nil {
+			if err := newClient(f.socket).get(c.Context(), &list, "nodeagent/v1/images"); err != nil {
 				return err
 			}
 			if output != "" {

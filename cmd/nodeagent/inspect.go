@@ -51,7 +51,7 @@ func newInspectCommand(f *clientFlags) *cobra.Command {
 				return err
 			}
 			var view inspectView
-			if err := cl.get(c.Context(), &view, nil, "nodeagent/v1/inspect", pod.Namespace, pod.Name); err != nil {
+			if err := cl.get(c.Context(), &view, "nodeagent/v1/inspect", pod.Namespace, pod.Name); err != nil {
 				return err
 			}
 			if output != "" {

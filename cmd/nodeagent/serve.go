@@ -65,18 +65,18 @@ func (a *agent) find(namespace, name string) (*corev1.Pod, error) {
 	return nil, server.NotFound(fmt.Sprintf("pod %q not found in namespace %q", name, namespace))
 }
 
-// container returns the newest attempt of a container.
-func (a *agent) container(namespace, name, container string) (*corev1.Pod, []cri.Container, error) {
+// attempts are those of a container, newest first; there is at least one.
+func (a *agent) attempts(namespace, name, container string) ([]cri.Container, error) {
 	pod, err := a.find(namespace, name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	observed, _ := a.runtime.Pod(pod.UID)
 	attempts := observed.Attempts(container)
 	if len(attempts) == 0 {
-		return pod, nil, server.BadRequest(fmt.Sprintf("container %q in pod %q has not started: %s", container, name, waitingReason(pod, container)))
+		return nil, server.BadRequest(fmt.Sprintf("container %q in pod %q has not started: %s", container, name, waitingReason(pod, container)))
 	}
-	return pod, attempts, nil
+	return attempts, nil
 }
 
 func waitingReason(pod *corev1.Pod, container string) string {
@@ -89,7 +89,7 @@ func waitingReason(pod *corev1.Pod, container string) string {
 }
 
 func (a *agent) logs(ctx context.Context, q server.LogQuery, stdout, stderr io.Writer) error {
-	_, attempts, err := a.container(q.Namespace, q.Pod, q.Container)
+	attempts, err := a.attempts(q.Namespace, q.Pod, q.Container)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (a *agent) isRunning(id string) bool {
 }
 
 func (a *agent) running(s *server.Session) (string, error) {
-	_, attempts, err := a.container(s.Namespace, s.Pod, s.Container)
+	attempts, err := a.attempts(s.Namespace, s.Pod, s.Container)
 	if err != nil {
 		return "", err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -149,8 +150,8 @@ func initState(p *corev1.Pod) (string, bool) {
 // appState describes a pod by its app containers; state is what to say otherwise.
 func appState(p *corev1.Pod, state string) string {
 	running := false
-	for i := len(p.Status.ContainerStatuses) - 1; i >= 0; i-- {
-		s := p.Status.ContainerStatuses[i]
+	for _, s := range slices.Backward(p.Status.ContainerStatuses) {
+
 		switch {
 		case s.State.Waiting != nil && s.State.Waiting.Reason != "":
 			state = s.State.Waiting.Reason

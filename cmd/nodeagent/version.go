@@ -8,7 +8,7 @@ import (
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
-var version = "v0.0.0-dev" //nolint:gochecknoglobals // the linker can only set a package variable
+var version = "v0.0.0-dev"
 
 func newVersionCommand(f *clientFlags) *cobra.Command {
 	return &cobra.Command{
@@ -20,7 +20,7 @@ func newVersionCommand(f *clientFlags) *cobra.Command {
 				return err
 			}
 			var node nodeView
-			if err := newClient(f.socket).get(c.Context(), &node, nil, "nodeagent/v1/node"); err != nil {
+			if err := newClient(f.socket).get(c.Context(), &node, "nodeagent/v1/node"); err != nil {
 				_, err = fmt.Fprintf(c.OutOrStdout(), "Agent:  not running\n")
 				return err
 			}

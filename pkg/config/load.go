@@ -121,8 +121,8 @@ func unsupported(doc []byte) ([]string, error) {
 func known() []string {
 	var out []string
 	t := reflect.TypeOf(Config{}.Kubelet)
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	for field := range t.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		out = append(out, name)
 	}
 	return out

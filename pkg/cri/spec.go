@@ -37,7 +37,7 @@ func (r *Runtime) spec(ctx context.Context, sandbox *Sandbox, cfg *ContainerConf
 			Env:      environment(cfg, sandbox.Hostname),
 			Cwd:      workingDir(cfg),
 			// The zero value would be written as 0; the pod's class decides.
-			OOMScoreAdj: ptr.To(cfg.OOMScoreAdj),
+			OOMScoreAdj: new(cfg.OOMScoreAdj),
 		},
 		Linux: &specs.Linux{
 			CgroupsPath: cfg.CgroupsPath(id),

@@ -1,6 +1,7 @@
 package qos
 
 import (
+	"maps"
 	"strconv"
 	"time"
 
@@ -76,9 +77,7 @@ func (t *Tree) containerHugepages(pod *corev1.Pod, c *corev1.Container) []specs.
 	if pod.Spec.Resources != nil {
 		want = hugepages(pod.Spec.Resources.Limits)
 	}
-	for size, bytes := range hugepages(c.Resources.Limits) {
-		want[size] = bytes
-	}
+	maps.Copy(want, hugepages(c.Resources.Limits))
 	var out []specs.LinuxHugepageLimit
 	for _, size := range t.pageSizes {
 		out = append(out, specs.LinuxHugepageLimit{Pagesize: size, Limit: want[size]})

@@ -3,6 +3,7 @@ package qos
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,7 +13,7 @@ import (
 // name is a place in the hierarchy, independent of the driver.
 type name []string
 
-func (n name) child(component string) name { return append(n[:len(n):len(n)], component) }
+func (n name) child(component string) name { return append(slices.Clip(n), component) }
 
 // cgroupfs is the path of n below a cgroup mount with the cgroupfs driver.
 func (n name) cgroupfs() string { return "/" + path.Join(n...) }

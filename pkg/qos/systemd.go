@@ -85,8 +85,7 @@ func (u *units) drop(conn *dbus.Conn) {
 
 // disconnected says whether err is about the connection and not about the call.
 func disconnected(err error) bool {
-	var remote godbus.Error
-	if errors.As(err, &remote) {
+	if remote, ok := errors.AsType[godbus.Error](err); ok {
 		return remote.Name == "org.freedesktop.DBus.Error.NoReply" || remote.Name == "org.freedesktop.DBus.Error.Disconnected"
 	}
 	return !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errJob)

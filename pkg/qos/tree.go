@@ -132,8 +132,10 @@ func (t *Tree) SystemdDriver() bool { return t.units != nil }
 // Version is 1 or 2.
 func (t *Tree) Version() int { return t.version }
 
-// Capacity is what the machine has; Allocatable what pods may request of it.
-func (t *Tree) Capacity() corev1.ResourceList    { return withoutPids(t.capacity) }
+// Capacity is what the machine has.
+func (t *Tree) Capacity() corev1.ResourceList { return withoutPids(t.capacity) }
+
+// Allocatable is what pods may request of the machine.
 func (t *Tree) Allocatable() corev1.ResourceList { return withoutPids(t.allocatable) }
 
 func withoutPids(list corev1.ResourceList) corev1.ResourceList {

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream/spdy"
+	"k8s.io/apimachinery/pkg/util/httpstream/spdy" //nolint:staticcheck // client-go's executor takes no other
 	"k8s.io/client-go/tools/remotecommand"
 	utilexec "k8s.io/utils/exec"
 )
@@ -31,7 +31,7 @@ func TestAnswers(t *testing.T) {
 		Pods: func(context.Context) (*corev1.PodList, error) {
 			return &corev1.PodList{Items: []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Name: "a"}}}}, nil
 		},
-		Restart: func(_ context.Context, namespace, pod, container string) error {
+		Restart: func(_ context.Context, namespace, pod, _ string) error {
 			if pod != "a" {
 				return NotFound(fmt.Sprintf("pod %s/%s not found", namespace, pod))
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -96,9 +97,7 @@ func (s *Set) configMap(out map[string]payload, pod *corev1.Pod, name string, it
 	for k, v := range cm.Data {
 		data[k] = []byte(v)
 	}
-	for k, v := range cm.BinaryData {
-		data[k] = v
-	}
+	maps.Copy(data, cm.BinaryData)
 	return project(out, "configmap", name, data, items, mode, optional)
 }
 

@@ -105,7 +105,7 @@ func ownTree(dir string, pod *corev1.Pod, readOnly bool) error {
 	if readOnly {
 		access = 0o440
 	}
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
