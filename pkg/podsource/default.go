@@ -1,151 +1,151 @@
 package podsource
 
 import (
-	"strings"
-
+	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
 )
 
-// Priorities of the classes that every cluster has. There is no API server to
-// resolve a class here.
-const (
-	nodeCritical    = 2_000_001_000
-	clusterCritical = 2_000_000_000
-)
-
-// Default fills in what an API server would have.
+// Default fills in what the v1 API defaults in a pod. It is idempotent.
+//
+// Resize policies are left out: they steer changes through the API, which never
+// come to a static pod.
 func Default(pod *corev1.Pod) {
-	s := &pod.Spec
-	defaultTo(&s.RestartPolicy, corev1.RestartPolicyAlways)
-	defaultTo(&s.DNSPolicy, corev1.DNSClusterFirst)
-	defaultTo(&s.SchedulerName, corev1.DefaultSchedulerName)
-	if s.TerminationGracePeriodSeconds == nil {
-		s.TerminationGracePeriodSeconds = ptr.To[int64](corev1.DefaultTerminationGracePeriodSeconds)
-	} else if *s.TerminationGracePeriodSeconds < 0 {
-		s.TerminationGracePeriodSeconds = ptr.To[int64](1)
+	spec := &pod.Spec
+	orElse(&spec.RestartPolicy, corev1.RestartPolicyAlways)
+	orElse(&spec.DNSPolicy, corev1.DNSClusterFirst)
+	orElse(&spec.SchedulerName, corev1.DefaultSchedulerName)
+	orNew(&spec.SecurityContext, corev1.PodSecurityContext{})
+	orNew(&spec.EnableServiceLinks, true)
+	orNew(&spec.TerminationGracePeriodSeconds, 30)
+	if *spec.TerminationGracePeriodSeconds < 0 {
+		*spec.TerminationGracePeriodSeconds = 1
 	}
-	if s.SecurityContext == nil {
-		s.SecurityContext = &corev1.PodSecurityContext{}
+	if spec.ServiceAccountName == "" {
+		spec.ServiceAccountName = spec.DeprecatedServiceAccount
 	}
-	if s.EnableServiceLinks == nil {
-		s.EnableServiceLinks = ptr.To(corev1.DefaultEnableServiceLinks)
+	for i := range spec.Volumes {
+		defaultVolume(&spec.Volumes[i].VolumeSource)
 	}
-	if s.Priority == nil {
-		switch s.PriorityClassName {
-		case "system-node-critical":
-			s.Priority = ptr.To[int32](nodeCritical)
-		case "system-cluster-critical":
-			s.Priority = ptr.To[int32](clusterCritical)
-		}
+	for i := range spec.InitContainers {
+		defaultContainer(&spec.InitContainers[i], spec.HostNetwork)
 	}
-	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
-		for i := range list {
-			defaultContainer(&list[i], s.HostNetwork)
-		}
+	for i := range spec.Containers {
+		defaultContainer(&spec.Containers[i], spec.HostNetwork)
 	}
-	for i := range s.Volumes {
-		defaultVolume(&s.Volumes[i])
-	}
+	roundUp(spec.Overhead)
+	defaultPodResources(pod)
 }
 
-func defaultTo[T comparable](field *T, value T) {
+// orElse sets what is empty.
+func orElse[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
 		*field = value
 	}
 }
 
+// orNew sets what is nil.
+func orNew[T any](field **T, value T) {
+	if *field == nil {
+		*field = &value
+	}
+}
+
 func defaultContainer(c *corev1.Container, hostNetwork bool) {
-	if c.ImagePullPolicy == "" {
-		c.ImagePullPolicy = corev1.PullIfNotPresent
-		if latest(c.Image) {
-			c.ImagePullPolicy = corev1.PullAlways
-		}
-	}
-	defaultTo(&c.TerminationMessagePath, corev1.TerminationMessagePathDefault)
-	defaultTo(&c.TerminationMessagePolicy, corev1.TerminationMessageReadFile)
-	for r, q := range c.Resources.Limits {
-		if _, set := c.Resources.Requests[r]; !set {
-			if c.Resources.Requests == nil {
-				c.Resources.Requests = corev1.ResourceList{}
-			}
-			c.Resources.Requests[r] = q.DeepCopy()
-		}
-	}
+	orElse(&c.ImagePullPolicy, pullPolicyFor(c.Image))
+	orElse(&c.TerminationMessagePath, corev1.TerminationMessagePathDefault)
+	orElse(&c.TerminationMessagePolicy, corev1.TerminationMessageReadFile)
 	for i := range c.Ports {
-		defaultTo(&c.Ports[i].Protocol, corev1.ProtocolTCP)
+		p := &c.Ports[i]
+		orElse(&p.Protocol, corev1.ProtocolTCP)
 		if hostNetwork {
-			defaultTo(&c.Ports[i].HostPort, c.Ports[i].ContainerPort)
+			orElse(&p.HostPort, p.ContainerPort)
 		}
 	}
-	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
-		if p == nil {
-			continue
+	for i := range c.Env {
+		if from := c.Env[i].ValueFrom; from != nil {
+			defaultFieldRef(from.FieldRef)
+			if from.FileKeyRef != nil {
+				orNew(&from.FileKeyRef.Optional, false)
+			}
 		}
-		defaultTo(&p.TimeoutSeconds, 1)
-		defaultTo(&p.PeriodSeconds, 10)
-		defaultTo(&p.SuccessThreshold, 1)
-		defaultTo(&p.FailureThreshold, 3)
-		defaultHTTP(p.HTTPGet)
-		if p.GRPC != nil && p.GRPC.Service == nil {
-			p.GRPC.Service = ptr.To("")
+	}
+	roundUp(c.Resources.Limits)
+	roundUp(c.Resources.Requests)
+	c.Resources.Requests = fill(c.Resources.Requests, c.Resources.Limits)
+	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
+		if p != nil {
+			defaultProbe(p)
 		}
 	}
 	if c.Lifecycle != nil {
 		for _, h := range []*corev1.LifecycleHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
 			if h != nil {
-				defaultHTTP(h.HTTPGet)
+				defaultHTTPGet(h.HTTPGet)
 			}
 		}
 	}
-	for i := range c.Env {
-		if f := c.Env[i].ValueFrom; f != nil && f.FieldRef != nil {
-			defaultTo(&f.FieldRef.APIVersion, "v1")
-		}
+}
+
+// pullPolicyFor always asks the registry about a tag that moves by nature.
+func pullPolicyFor(image string) corev1.PullPolicy {
+	ref, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return corev1.PullIfNotPresent // the pull will say what is wrong
+	}
+	_, digested := ref.(reference.Digested)
+	if tagged, ok := ref.(reference.Tagged); ok && tagged.Tag() == "latest" || !ok && !digested {
+		return corev1.PullAlways
+	}
+	return corev1.PullIfNotPresent
+}
+
+func defaultProbe(p *corev1.Probe) {
+	orElse(&p.TimeoutSeconds, 1)
+	orElse(&p.PeriodSeconds, 10)
+	orElse(&p.SuccessThreshold, 1)
+	orElse(&p.FailureThreshold, 3)
+	defaultHTTPGet(p.HTTPGet)
+	if p.GRPC != nil {
+		orNew(&p.GRPC.Service, "")
 	}
 }
 
-func defaultHTTP(h *corev1.HTTPGetAction) {
+func defaultHTTPGet(h *corev1.HTTPGetAction) {
 	if h != nil {
-		defaultTo(&h.Path, "/")
-		defaultTo(&h.Scheme, corev1.URISchemeHTTP)
+		orElse(&h.Path, "/")
+		orElse(&h.Scheme, corev1.URISchemeHTTP)
 	}
 }
 
-// latest says whether an image reference means the tag latest.
-func latest(image string) bool {
-	if strings.Contains(image, "@") {
-		return false
+func defaultFieldRef(f *corev1.ObjectFieldSelector) {
+	if f != nil {
+		orElse(&f.APIVersion, "v1")
 	}
-	name := image[strings.LastIndex(image, "/")+1:]
-	_, tag, tagged := strings.Cut(name, ":")
-	return !tagged || tag == "latest"
 }
 
-func defaultVolume(v *corev1.Volume) {
-	if v.VolumeSource == (corev1.VolumeSource{}) {
-		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
-	}
-	mode := func(m **int32) {
-		if *m == nil {
-			*m = ptr.To[int32](0o644)
-		}
-	}
+func defaultVolume(v *corev1.VolumeSource) {
+	const mode = 0o644
 	switch {
+	case *v == corev1.VolumeSource{}:
+		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	case v.HostPath != nil:
-		if v.HostPath.Type == nil {
-			v.HostPath.Type = ptr.To(corev1.HostPathUnset)
-		}
+		orNew(&v.HostPath.Type, corev1.HostPathUnset)
 	case v.Secret != nil:
-		mode(&v.Secret.DefaultMode)
+		orNew(&v.Secret.DefaultMode, mode)
 	case v.ConfigMap != nil:
-		mode(&v.ConfigMap.DefaultMode)
+		orNew(&v.ConfigMap.DefaultMode, mode)
 	case v.DownwardAPI != nil:
-		mode(&v.DownwardAPI.DefaultMode)
+		orNew(&v.DownwardAPI.DefaultMode, mode)
 		defaultItems(v.DownwardAPI.Items)
+	case v.Image != nil:
+		orElse(&v.Image.PullPolicy, pullPolicyFor(v.Image.Reference))
+	case v.ISCSI != nil:
+		orElse(&v.ISCSI.ISCSIInterface, "default")
 	case v.Projected != nil:
-		mode(&v.Projected.DefaultMode)
+		orNew(&v.Projected.DefaultMode, mode)
 		for i := range v.Projected.Sources {
 			if d := v.Projected.Sources[i].DownwardAPI; d != nil {
 				defaultItems(d.Items)
@@ -156,8 +156,32 @@ func defaultVolume(v *corev1.Volume) {
 
 func defaultItems(items []corev1.DownwardAPIVolumeFile) {
 	for i := range items {
-		if f := items[i].FieldRef; f != nil {
-			defaultTo(&f.APIVersion, "v1")
+		defaultFieldRef(items[i].FieldRef)
+	}
+}
+
+// roundUp rounds to thousandths, the finest that is kept of any quantity.
+func roundUp(list corev1.ResourceList) {
+	for name, q := range list {
+		q.RoundUp(resource.Milli)
+		list[name] = q
+	}
+}
+
+// fill adds to list what only other has.
+func fill(list, other corev1.ResourceList) corev1.ResourceList {
+	for name, q := range other {
+		if _, set := list[name]; !set {
+			if list == nil {
+				list = corev1.ResourceList{}
+			}
+			list[name] = q.DeepCopy()
 		}
 	}
+	return list
+}
+
+// isSidecar says whether an init container runs beside the others.
+func isSidecar(c *corev1.Container) bool {
+	return ptr.Deref(c.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways
 }

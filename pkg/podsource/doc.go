@@ -1,11 +1,16 @@
-// Package podsource says which pods should run: it reads the manifest directory
-// and tells the full list of what it holds, each time something has changed.
+// Package podsource says which pods this machine is to run. It owns the way from
+// bytes in a manifest directory to complete pods: decoded strictly, defaulted and
+// checked as an API server would have done, with an identity that survives
+// restarts of the agent.
 //
-// It owns the way from bytes to a pod that is ready to run: strict decoding, the
-// defaults an API server would have filled in, the checks it would have made, and
-// an identity that is the same after every restart. It promises that a file that
-// breaks changes nothing, and that no content of the directory can stop it. It
-// knows no consumer and never touches a pod.
+// It promises that a source reports its full list every time; that a file is
+// taken whole or not at all; that a file which broke keeps the pods it had; that
+// every problem names its file and line; and that nothing found in the directory,
+// be it a FIFO, a bomb or half a file, stops the other files from being read. It
+// never talks to a runtime and never waits for anyone but its consumer.
 //
-//	files ─► ParseFile (decode, Default, Validate, identity) ─► Dir ─► Update
+//	inotify ──hint──┐
+//	timer ───rescan─┴─► Dir: list, read what changed ─► ParseFile ─► Emit (full list)
+//	                                                       │
+//	   documents ─► nodes with lines ─► strict decode ─► Default ─► Validate ─► identity
 package podsource

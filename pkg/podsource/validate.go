@@ -1,299 +1,200 @@
 package podsource
 
 import (
-	"path"
+	"fmt"
+	"regexp"
+	"slices"
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/utils/ptr"
 )
 
-// Validate finds what an API server would have refused, and what only an API
-// server could serve.
+// Validate finds what an API server would refuse in a pod, as far as it matters
+// to a node, and some things that no node can do. The pod must be defaulted.
+//
+// What only schedulers and controllers read (affinity, topology spread, readiness
+// gates) is not checked.
 func Validate(pod *corev1.Pod) field.ErrorList {
-	v := &validator{pod: pod, volumes: sets.New[string](), names: sets.New[string](), ports: sets.New[string]()}
-	meta, spec := field.NewPath("metadata"), field.NewPath("spec")
-	v.subdomain(meta.Child("name"), pod.Name)
-	v.label(meta.Child("namespace"), pod.Namespace)
-	if strings.ContainsAny(string(pod.UID), "/_.\\ \n\t\x00") || len(pod.UID) > 64 {
-		v.invalid(meta.Child("uid"), pod.UID, "may hold only letters, digits and dashes")
-	}
-	v.spec(spec, &pod.Spec)
-	return v.errs
+	v := &validator{pod: pod, ErrorList: validateObjectMeta(&pod.ObjectMeta)}
+	v.uid()
+	spec := field.NewPath("spec")
+	v.spec(spec)
+	v.volumes(spec.Child("volumes"))
+	v.containers(spec)
+	v.podResources(spec.Child("resources"))
+	v.podSecurity(spec.Child("securityContext"))
+	v.hostNamespaces(spec)
+	v.dns(spec)
+	return v.ErrorList
 }
 
+// validator collects what is wrong with one pod.
 type validator struct {
-	pod                   *corev1.Pod
-	errs                  field.ErrorList
-	volumes, names, ports sets.Set[string]
+	field.ErrorList
+	pod *corev1.Pod
 }
 
-func (v *validator) invalid(p *field.Path, value any, why string) {
-	v.errs = append(v.errs, field.Invalid(p, value, why))
+func (v *validator) add(errs ...*field.Error) { v.ErrorList = append(v.ErrorList, errs...) }
+
+func (v *validator) invalid(path *field.Path, value any, format string, args ...any) {
+	v.add(field.Invalid(path, value, fmt.Sprintf(format, args...)))
 }
 
-func (v *validator) required(p *field.Path, value string) {
-	if value == "" {
-		v.errs = append(v.errs, field.Required(p, ""))
-	}
+func (v *validator) required(path *field.Path, why string) { v.add(field.Required(path, why)) }
+
+func (v *validator) forbidden(path *field.Path, format string, args ...any) {
+	v.add(field.Forbidden(path, fmt.Sprintf(format, args...)))
 }
 
-func (v *validator) subdomain(p *field.Path, s string) {
-	for _, m := range validation.IsDNS1123Subdomain(s) {
-		v.invalid(p, s, m)
-	}
-}
-
-func (v *validator) label(p *field.Path, s string) {
-	for _, m := range validation.IsDNS1123Label(s) {
-		v.invalid(p, s, m)
+// messages adds what one of apimachinery's checks found.
+func (v *validator) messages(path *field.Path, value any, messages []string) {
+	for _, m := range messages {
+		v.invalid(path, value, "%s", m)
 	}
 }
 
 // oneOf checks an enumeration.
-func oneOf[T ~string](v *validator, p *field.Path, value T, allowed ...T) {
-	for _, a := range allowed {
-		if a == value {
-			return
-		}
-	}
-	v.errs = append(v.errs, field.NotSupported(p, value, allowed))
-}
-
-func (v *validator) spec(p *field.Path, s *corev1.PodSpec) {
-	oneOf(v, p.Child("restartPolicy"), s.RestartPolicy, corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
-	oneOf(v, p.Child("dnsPolicy"), s.DNSPolicy, corev1.DNSClusterFirst, corev1.DNSClusterFirstWithHostNet, corev1.DNSDefault, corev1.DNSNone)
-	if s.DNSPolicy == corev1.DNSNone && (s.DNSConfig == nil || len(s.DNSConfig.Nameservers) == 0) {
-		v.errs = append(v.errs, field.Required(p.Child("dnsConfig", "nameservers"), "with dnsPolicy None"))
-	}
-	if d := s.ActiveDeadlineSeconds; d != nil && *d < 1 {
-		v.invalid(p.Child("activeDeadlineSeconds"), *d, "must be above 0")
-	}
-	if s.ServiceAccountName != "" {
-		v.errs = append(v.errs, field.Forbidden(p.Child("serviceAccountName"), "a static pod has no API server to ask"))
-	}
-	if len(s.ResourceClaims) > 0 {
-		v.errs = append(v.errs, field.Forbidden(p.Child("resourceClaims"), "a static pod has no API server to ask"))
-	}
-	if len(s.EphemeralContainers) > 0 {
-		v.errs = append(v.errs, field.Forbidden(p.Child("ephemeralContainers"), "cannot be part of a manifest"))
-	}
-	if ptr.Deref(s.HostUsers, true) == false && (s.HostNetwork || s.HostPID || s.HostIPC) {
-		v.errs = append(v.errs, field.Forbidden(p.Child("hostUsers"), "false goes with no namespace of the host"))
-	}
-	if ptr.Deref(s.ShareProcessNamespace, false) && s.HostPID {
-		v.invalid(p.Child("shareProcessNamespace"), true, "goes not with hostPID")
-	}
-	v.text(p.Child("hostname"), s.Hostname)
-	v.text(p.Child("subdomain"), s.Subdomain)
-	if s.Hostname != "" {
-		v.label(p.Child("hostname"), s.Hostname)
-	}
-	for i, a := range s.HostAliases {
-		v.text(p.Child("hostAliases").Index(i).Child("ip"), a.IP)
-		for j, h := range a.Hostnames {
-			v.text(p.Child("hostAliases").Index(i).Child("hostnames").Index(j), h)
-		}
-	}
-	for i := range s.Volumes {
-		v.volume(p.Child("volumes").Index(i), &s.Volumes[i])
-	}
-	if len(s.Containers) == 0 {
-		v.errs = append(v.errs, field.Required(p.Child("containers"), ""))
-	}
-	for i := range s.InitContainers {
-		v.container(p.Child("initContainers").Index(i), &s.InitContainers[i], true)
-	}
-	for i := range s.Containers {
-		v.container(p.Child("containers").Index(i), &s.Containers[i], false)
+func oneOf[T ~string](v *validator, path *field.Path, value T, allowed ...T) {
+	if !slices.Contains(allowed, value) {
+		v.add(field.NotSupported(path, value, allowed))
 	}
 }
 
-// text refuses what would start a new line in a generated file.
-func (v *validator) text(p *field.Path, s string) {
-	if strings.ContainsAny(s, "\n\r\x00") {
-		v.invalid(p, s, "may hold no control characters")
+func (v *validator) notNegative(path *field.Path, n int64) {
+	if n < 0 {
+		v.invalid(path, n, "must not be negative")
 	}
 }
 
-func (v *validator) container(p *field.Path, c *corev1.Container, init bool) {
-	v.required(p.Child("name"), c.Name)
-	if c.Name != "" {
-		v.label(p.Child("name"), c.Name)
-	}
-	if v.names.Has(c.Name) {
-		v.errs = append(v.errs, field.Duplicate(p.Child("name"), c.Name))
-	}
-	v.names.Insert(c.Name)
-	v.required(p.Child("image"), c.Image)
-	if c.Image != strings.TrimSpace(c.Image) {
-		v.invalid(p.Child("image"), c.Image, "may not begin or end with a space")
-	}
-	oneOf(v, p.Child("imagePullPolicy"), c.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
-	sidecar := init && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
-	if c.RestartPolicy != nil {
-		oneOf(v, p.Child("restartPolicy"), *c.RestartPolicy, corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyOnFailure, corev1.ContainerRestartPolicyNever)
-	}
-	if init && !sidecar {
-		for name, set := range map[string]bool{
-			"livenessProbe": c.LivenessProbe != nil, "readinessProbe": c.ReadinessProbe != nil, "startupProbe": c.StartupProbe != nil, "lifecycle": c.Lifecycle != nil,
-		} {
-			if set {
-				v.errs = append(v.errs, field.Forbidden(p.Child(name), "init containers that end have none"))
-			}
-		}
-	}
-	v.containerPorts(p.Child("ports"), c)
-	v.env(p, c)
-	v.mounts(p.Child("volumeMounts"), c)
-	v.resources(p.Child("resources"), c)
-	for name, probe := range map[string]*corev1.Probe{"livenessProbe": c.LivenessProbe, "readinessProbe": c.ReadinessProbe, "startupProbe": c.StartupProbe} {
-		v.probe(p.Child(name), name, probe)
-	}
-	v.security(p.Child("securityContext"), c.SecurityContext)
-}
-
-func (v *validator) containerPorts(p *field.Path, c *corev1.Container) {
-	for i, port := range c.Ports {
-		pi := p.Index(i)
-		if port.ContainerPort < 1 || port.ContainerPort > 65535 {
-			v.invalid(pi.Child("containerPort"), port.ContainerPort, "must be between 1 and 65535")
-		}
-		oneOf(v, pi.Child("protocol"), port.Protocol, corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP)
-		if port.HostPort == 0 {
-			continue
-		}
-		key := string(port.Protocol) + "/" + port.HostIP + "/" + field.NewPath("").Index(int(port.HostPort)).String()
-		if v.ports.Has(key) {
-			v.errs = append(v.errs, field.Duplicate(pi.Child("hostPort"), port.HostPort))
-		}
-		v.ports.Insert(key)
-		if v.pod.Spec.HostNetwork && port.HostPort != port.ContainerPort {
-			v.invalid(pi.Child("hostPort"), port.HostPort, "must match containerPort with hostNetwork")
-		}
+// printable refuses what can forge log lines or mount tables, and what no
+// system call can be given.
+func (v *validator) printable(path *field.Path, s string) {
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		v.invalid(path, s, "must not contain control characters")
 	}
 }
 
-func (v *validator) env(p *field.Path, c *corev1.Container) {
-	for i, e := range c.Env {
-		pi := p.Child("env").Index(i)
-		v.required(pi.Child("name"), e.Name)
-		if strings.ContainsAny(e.Name, "=\x00") {
-			v.invalid(pi.Child("name"), e.Name, "may hold neither = nor NUL")
-		}
-		if e.Value != "" && e.ValueFrom != nil {
-			v.invalid(pi.Child("valueFrom"), "", "may not be given together with value")
-		}
+// noNUL is for text that may well have several lines.
+func (v *validator) noNUL(path *field.Path, s string) {
+	if strings.ContainsRune(s, 0) {
+		v.invalid(path, s, "must not contain a NUL character")
 	}
 }
 
-func (v *validator) mounts(p *field.Path, c *corev1.Container) {
-	targets := sets.New[string]()
-	for i, m := range c.VolumeMounts {
-		pi := p.Index(i)
-		if !v.volumes.Has(m.Name) {
-			v.errs = append(v.errs, field.NotFound(pi.Child("name"), m.Name))
-		}
-		v.required(pi.Child("mountPath"), m.MountPath)
-		if target := path.Clean(m.MountPath); targets.Has(target) {
-			v.invalid(pi.Child("mountPath"), m.MountPath, "must be unique")
-		} else {
-			targets.Insert(target)
-		}
-		for name, sub := range map[string]string{"subPath": m.SubPath, "subPathExpr": m.SubPathExpr} {
-			if path.IsAbs(sub) {
-				v.invalid(pi.Child(name), sub, "must be a relative path")
-			}
-			for part := range strings.SplitSeq(sub, "/") {
-				if part == ".." {
-					v.invalid(pi.Child(name), sub, "must not contain '..'")
-				}
-			}
-		}
-		if m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationBidirectional &&
-			(c.SecurityContext == nil || !ptr.Deref(c.SecurityContext.Privileged, false)) {
-			v.errs = append(v.errs, field.Forbidden(pi.Child("mountPropagation"), "Bidirectional is for privileged containers"))
-		}
-	}
-}
-
-func (v *validator) resources(p *field.Path, c *corev1.Container) {
-	for r, q := range c.Resources.Requests {
-		if q.Sign() < 0 {
-			v.invalid(p.Child("requests").Key(string(r)), q.String(), "must be at least 0")
-		}
-		if limit, set := c.Resources.Limits[r]; set && q.Cmp(limit) > 0 {
-			v.invalid(p.Child("requests").Key(string(r)), q.String(), "must be less than or equal to "+string(r)+" limit of "+limit.String())
-		}
-	}
-	for r, q := range c.Resources.Limits {
-		if q.Sign() < 0 {
-			v.invalid(p.Child("limits").Key(string(r)), q.String(), "must be at least 0")
-		}
-	}
-}
-
-func (v *validator) probe(p *field.Path, name string, probe *corev1.Probe) {
-	if probe == nil {
-		return
-	}
-	handlers := 0
-	for _, set := range []bool{probe.Exec != nil, probe.HTTPGet != nil, probe.TCPSocket != nil, probe.GRPC != nil} {
-		if set {
-			handlers++
-		}
-	}
-	if handlers != 1 {
-		v.errs = append(v.errs, field.Required(p, "must have exactly one of exec, httpGet, tcpSocket and grpc"))
-	}
-	if name != "readinessProbe" && probe.SuccessThreshold != 1 {
-		v.invalid(p.Child("successThreshold"), probe.SuccessThreshold, "must be 1")
-	}
-	for child, n := range map[string]int32{
-		"initialDelaySeconds": probe.InitialDelaySeconds, "timeoutSeconds": probe.TimeoutSeconds, "periodSeconds": probe.PeriodSeconds, "failureThreshold": probe.FailureThreshold,
-	} {
-		if n < 0 {
-			v.invalid(p.Child(child), n, "must be at least 0")
-		}
-	}
-}
-
-func (v *validator) security(p *field.Path, sc *corev1.SecurityContext) {
-	if sc == nil {
-		return
-	}
-	for name, id := range map[string]*int64{"runAsUser": sc.RunAsUser, "runAsGroup": sc.RunAsGroup} {
-		if id != nil && (*id < 0 || *id > 1<<31-1) {
-			v.invalid(p.Child(name), *id, "must be between 0 and 2147483647")
-		}
-	}
-	if ptr.Deref(sc.AllowPrivilegeEscalation, true) == false && ptr.Deref(sc.Privileged, false) {
-		v.invalid(p.Child("allowPrivilegeEscalation"), false, "goes not with privileged")
-	}
-}
-
-func (v *validator) volume(p *field.Path, vol *corev1.Volume) {
-	v.required(p.Child("name"), vol.Name)
-	if vol.Name != "" {
-		v.label(p.Child("name"), vol.Name)
-	}
-	if v.volumes.Has(vol.Name) {
-		v.errs = append(v.errs, field.Duplicate(p.Child("name"), vol.Name))
-	}
-	v.volumes.Insert(vol.Name)
+// absolute checks a path from the root without steps back.
+func (v *validator) absolute(path *field.Path, s string) {
 	switch {
-	case vol.EmptyDir != nil, vol.ConfigMap != nil, vol.Secret != nil, vol.DownwardAPI != nil, vol.Projected != nil:
-	case vol.HostPath != nil:
-		v.required(p.Child("hostPath", "path"), vol.HostPath.Path)
-		for part := range strings.SplitSeq(vol.HostPath.Path, "/") {
-			if part == ".." {
-				v.invalid(p.Child("hostPath", "path"), vol.HostPath.Path, "must not contain '..'")
-			}
+	case s == "":
+		v.required(path, "")
+		return
+	case !strings.HasPrefix(s, "/"):
+		v.invalid(path, s, "must be an absolute path")
+	}
+	v.noStepsBack(path, s)
+}
+
+// relative checks a path that stays below where it starts.
+func (v *validator) relative(path *field.Path, s string) {
+	if strings.HasPrefix(s, "/") {
+		v.invalid(path, s, "must be a relative path")
+	}
+	v.noStepsBack(path, s)
+}
+
+func (v *validator) noStepsBack(path *field.Path, s string) {
+	if slices.Contains(strings.Split(s, "/"), "..") {
+		v.invalid(path, s, "must not contain '..'")
+	}
+	v.printable(path, s)
+}
+
+func validateObjectMeta(m *metav1.ObjectMeta) field.ErrorList {
+	path := field.NewPath("metadata")
+	v := &validator{}
+	if m.Name == "" {
+		v.required(path.Child("name"), "")
+	} else {
+		v.messages(path.Child("name"), m.Name, validation.IsDNS1123Subdomain(m.Name))
+	}
+	v.messages(path.Child("namespace"), m.Namespace, validation.IsDNS1123Label(m.Namespace))
+	v.add(metavalidation.ValidateLabels(m.Labels, path.Child("labels"))...)
+	v.add(apivalidation.ValidateAnnotations(m.Annotations, path.Child("annotations"))...)
+	return v.ErrorList
+}
+
+// uid checks a UID given by hand. It becomes part of directory and cgroup names,
+// where systemd writes "-" as "_": with both allowed, two UIDs could be one.
+func (v *validator) uid() {
+	if uid := string(v.pod.UID); uid != "" && !regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?$`).MatchString(uid) {
+		v.invalid(field.NewPath("metadata", "uid"), uid, "must be at most 63 letters, digits and '-', and begin and end with a letter or digit")
+	}
+}
+
+const maxSeconds = 1<<31 - 1
+
+func (v *validator) spec(path *field.Path) {
+	spec := &v.pod.Spec
+	oneOf(v, path.Child("restartPolicy"), spec.RestartPolicy, corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
+	if n := spec.TerminationGracePeriodSeconds; n != nil && (*n < 0 || *n > maxSeconds) {
+		v.invalid(path.Child("terminationGracePeriodSeconds"), *n, "must be between 0 and %d", maxSeconds)
+	}
+	if n := spec.ActiveDeadlineSeconds; n != nil && (*n < 1 || *n > maxSeconds) {
+		v.invalid(path.Child("activeDeadlineSeconds"), *n, "must be between 1 and %d", maxSeconds)
+	}
+	if spec.PriorityClassName != "" {
+		v.messages(path.Child("priorityClassName"), spec.PriorityClassName, validation.IsDNS1123Subdomain(spec.PriorityClassName))
+	}
+	if p := spec.PreemptionPolicy; p != nil {
+		oneOf(v, path.Child("preemptionPolicy"), *p, corev1.PreemptLowerPriority, corev1.PreemptNever)
+	}
+	if spec.OS != nil {
+		oneOf(v, path.Child("os", "name"), spec.OS.Name, corev1.Linux, corev1.Windows)
+	}
+	v.add(metavalidation.ValidateLabels(spec.NodeSelector, path.Child("nodeSelector"))...)
+	for i := range spec.Tolerations {
+		v.toleration(path.Child("tolerations").Index(i), &spec.Tolerations[i])
+	}
+	if len(spec.EphemeralContainers) > 0 {
+		v.forbidden(path.Child("ephemeralContainers"), "are only added to pods that run")
+	}
+	if len(spec.SchedulingGates) > 0 {
+		v.forbidden(path.Child("schedulingGates"), "the pod is bound to this node already")
+	}
+	for i, s := range spec.ImagePullSecrets {
+		if s.Name == "" {
+			v.required(path.Child("imagePullSecrets").Index(i).Child("name"), "")
 		}
+	}
+	v.resourceList(path.Child("overhead"), spec.Overhead)
+}
+
+func (v *validator) toleration(path *field.Path, t *corev1.Toleration) {
+	if t.Key != "" {
+		v.add(metavalidation.ValidateLabelName(t.Key, path.Child("key"))...)
+	}
+	switch t.Operator {
+	case corev1.TolerationOpEqual, "":
+		v.messages(path.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))
+	case corev1.TolerationOpExists:
+		if t.Value != "" {
+			v.invalid(path.Child("value"), t.Value, "must be empty when operator is Exists")
+		}
+	case corev1.TolerationOpLt, corev1.TolerationOpGt:
+		v.messages(path.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))
 	default:
-		v.errs = append(v.errs, field.Forbidden(p, "this kind of volume is not served to static pods: use emptyDir, hostPath, configMap, secret, downwardAPI or projected"))
+		oneOf(v, path.Child("operator"), t.Operator, corev1.TolerationOpEqual, corev1.TolerationOpExists, corev1.TolerationOpLt, corev1.TolerationOpGt)
+	}
+	if t.Key == "" && t.Operator != corev1.TolerationOpExists {
+		v.invalid(path.Child("operator"), t.Operator, "must be Exists when key is empty, which means all keys")
+	}
+	oneOf(v, path.Child("effect"), t.Effect, "", corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute)
+	if t.TolerationSeconds != nil && t.Effect != corev1.TaintEffectNoExecute {
+		v.invalid(path.Child("effect"), t.Effect, "must be NoExecute when tolerationSeconds is set")
 	}
 }
