@@ -199,7 +199,7 @@ func (e *Embedded) keepPID(d *daemon) error {
 	if err != nil {
 		return fmt.Errorf("process %d: %w", d.pid, err)
 	}
-	return writeFileAtomically(e.pidPath(), fmt.Appendf(nil, "%d %s\n", d.pid, id), 0o600)
+	return writeFileAtomically(e.pidPath(), fmt.Appendf(nil, "%d %s\n", d.pid, id), 0o644)
 }
 
 // Stop ends containerd and removes its sockets. None that runs is success. The

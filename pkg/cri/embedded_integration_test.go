@@ -4,6 +4,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -184,8 +185,8 @@ func awaitReadyNow(e *Embedded) bool {
 	if err != nil || d == nil {
 		return false
 	}
-	defer d.close()
-	return awaitHealth(ctx, e.Address(), d) == nil
+	err = awaitHealth(ctx, e.Address(), d)
+	return errors.Join(err, d.close()) == nil
 }
 
 func TestEmbeddedReplacesOneThatHangs(t *testing.T) {

@@ -107,7 +107,7 @@ func TestEmbeddedDoesNotTrustAnOldPID(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer d.close()
+			t.Cleanup(func() { _ = d.close() })
 			if (d != nil) != tc.want {
 				t.Errorf("%s: %v", tc.reason, d)
 			}

@@ -22,7 +22,7 @@ import (
 
 // TestHelperProcess is not a test: it is what other tests run in a process of its
 // own, with the arguments after "--".
-func TestHelperProcess(t *testing.T) {
+func TestHelperProcess(*testing.T) {
 	args := os.Args
 	for len(args) > 0 && args[0] != "--" {
 		args = args[1:]
@@ -265,8 +265,7 @@ func TestHolderRefusesNonsense(t *testing.T) {
 	}
 	for _, m := range []holdMessage{{verb: "steal", key: "a"}, {verb: verbHold}, {verb: ""}} {
 		_, _, err := h.ask(m, nil, false)
-		var refused *holdError
-		if !errors.As(err, &refused) {
+		if _, ok := errors.AsType[*holdError](err); !ok {
 			t.Errorf("%q was answered with %v", m, err)
 		}
 	}

@@ -34,8 +34,7 @@ func (h *Holder) ask(m holdMessage, files map[string]*os.File, start bool) (hold
 			}
 		}
 		answer, fds, err := l.exchange(m, files)
-		var refused *holdError
-		if err == nil || errors.As(err, &refused) {
+		if _, refused := errors.AsType[*holdError](err); err == nil || refused {
 			return answer, fds, err
 		}
 		l.disconnect()

@@ -94,10 +94,12 @@ func newContainerIO(cfg ioConfig) (*containerIO, error) {
 		c.watch.end(nil)
 		return c, nil
 	}
+	_, err := os.Lstat(cfg.Dir)
+	adopt := err == nil
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	files, err := c.openStreams()
+	files, err := c.openStreams(adopt)
 	if err == nil {
 		err = c.log.open()
 	}
@@ -123,12 +125,16 @@ func (c *containerIO) outputs() []string {
 	return []string{streamStdout, streamStderr}
 }
 
-// openStreams takes the FIFOs back from the holder, or makes them. Those of the
-// holder are better: opened before the writers came, they know when those left.
-func (c *containerIO) openStreams() (map[string]*os.File, error) {
-	files, err := c.cfg.Holder.recall(c.cfg.Dir)
-	if err != nil {
-		c.cfg.Log.Warn("log holder does not answer", "container", c.cfg.ID, "err", err)
+// openStreams takes the FIFOs of an earlier agent back from the holder, or makes
+// them. Those of the holder are better: opened before the writers came, they know
+// when those left.
+func (c *containerIO) openStreams(adopt bool) (map[string]*os.File, error) {
+	var files map[string]*os.File
+	if adopt {
+		var err error
+		if files, err = c.cfg.Holder.recall(c.cfg.Dir); err != nil {
+			c.cfg.Log.Warn("log holder does not answer", "container", c.cfg.ID, "err", err)
+		}
 	}
 	if files == nil {
 		files = map[string]*os.File{}
@@ -191,7 +197,7 @@ func (c *containerIO) Run(ctx context.Context) {
 	}
 	pumps.Wait()
 	var err error
-	if ctx.Err() != nil && context.Cause(running) != errStopped {
+	if ctx.Err() != nil && !errors.Is(context.Cause(running), errStopped) {
 		c.watch.end(errIOEnded)
 		c.cfg.Holder.forget(c.cfg.Dir)
 	} else {

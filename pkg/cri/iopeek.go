@@ -110,17 +110,14 @@ func (k *peeker) close() {
 // io.EOF means that it is empty and has no writer, nothing and nil that it is
 // empty for now.
 func (k *peeker) peek(fifo int) ([]byte, error) {
-	var n int64
-	err := unix.EINTR
+	n, err := unix.Tee(fifo, k.w, len(k.in), unix.SPLICE_F_NONBLOCK)
 	for err == unix.EINTR {
-		var e error
-		n, e = unix.Tee(fifo, k.w, len(k.in), unix.SPLICE_F_NONBLOCK)
-		err, _ = e.(unix.Errno)
+		n, err = unix.Tee(fifo, k.w, len(k.in), unix.SPLICE_F_NONBLOCK)
 	}
 	switch {
 	case err == unix.EAGAIN:
 		return nil, nil
-	case err != 0:
+	case err != nil:
 		return nil, fmt.Errorf("look into FIFO: %w", err)
 	case n == 0:
 		return nil, io.EOF

@@ -58,7 +58,7 @@ func (p *pump) run(ctx context.Context) error {
 		return done || turnErr != nil
 	})
 	switch {
-	case context.Cause(ctx) == errStopped:
+	case errors.Is(context.Cause(ctx), errStopped):
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()

@@ -49,7 +49,7 @@ func TestLogFileModes(t *testing.T) {
 	if err := l.open(); err != nil {
 		t.Fatal(err)
 	}
-	defer l.close()
+	t.Cleanup(func() { _ = l.close() })
 	got := map[string]os.FileMode{}
 	for name, p := range map[string]string{"file": path, "container": filepath.Dir(path), "pod": filepath.Dir(filepath.Dir(path))} {
 		info, err := os.Stat(p)
@@ -114,7 +114,7 @@ func TestLogFileRefusesWhatIsNotItsOwn(t *testing.T) {
 			}
 			l := &logFile{path: path, report: quiet()}
 			l.append([]byte("new\n"))
-			defer l.close()
+			t.Cleanup(func() { _ = l.close() })
 			var out strings.Builder
 			if err := ReadLogs(t.Context(), LogQuery{Path: path, Tail: -1}, &out, &out); err == nil && out.Len() > 0 {
 				t.Errorf("%s: read %q", tc.reason, out.String())

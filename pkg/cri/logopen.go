@@ -47,7 +47,7 @@ func openBeneath(dir *os.File, rel string, flags int, mode uint64) (*os.File, er
 	ctlErr := raw.Control(func(base uintptr) {
 		for range 64 { // EAGAIN: a rename somewhere on the machine raced with the walk
 			fd, err = unix.Openat2(int(base), rel, how)
-			if err != unix.EAGAIN && err != unix.EINTR {
+			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 				return
 			}
 		}

@@ -130,7 +130,7 @@ type logWatch struct {
 func newLogWatch(q *LogQuery) (*logWatch, error) {
 	w := &logWatch{done: q.Done, events: make(chan struct{}, 1)}
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err == unix.EMFILE || err == unix.ENFILE {
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 		return w, nil
 	}
 	if err != nil {
@@ -141,7 +141,7 @@ func newLogWatch(q *LogQuery) (*logWatch, error) {
 	if err == nil {
 		_, err = unix.InotifyAddWatch(fd, filepath.Dir(q.Path), events|unix.IN_ONLYDIR)
 	}
-	if err == unix.ENOSPC {
+	if errors.Is(err, unix.ENOSPC) {
 		return w, unix.Close(fd)
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 )
 
 // A line of the container ends with a whole record; records before it may be
@@ -13,13 +14,13 @@ import (
 // and may leave lines to be skipped, which w learns.
 func seekTail(parts []*logPart, lines int64, w *logWriter) ([]*logPart, error) {
 	open := true // no whole record has been seen yet, going backwards
-	for i := len(parts) - 1; i >= 0; i-- {
+	for i, p := range slices.Backward(parts) {
 		var have int64
 		var err error
-		if parts[i].compressed() {
-			have, err = parts[i].seekCompressed(lines, &open, w)
+		if p.compressed() {
+			have, err = p.seekCompressed(lines, &open, w)
 		} else {
-			have, err = parts[i].seekPlain(lines, &open, w)
+			have, err = p.seekPlain(lines, &open, w)
 		}
 		if err != nil {
 			return parts, err
