@@ -169,28 +169,41 @@ func (t *Tree) level(components ...string) name {
 	return n
 }
 
-// EnsureRoot makes and sizes kubepods, burstable and besteffort.
-func (t *Tree) EnsureRoot(ctx context.Context) error {
+// rootResources is what kubepods is set to, on a machine with these CPUs.
+func (t *Tree) rootResources(cpus string) Resources {
 	size := t.absolute
 	if !t.cfg.Node.EnforceNodeAllocatable {
 		size = t.capacity
 	}
 	memory, pids := size.Memory().Value(), size[resourcePids]
 	pidLimit := pids.Value()
-	unlimited := map[string]uint64{}
-	for _, s := range t.pageSizes {
-		unlimited[s] = unlimitedHugetlb
+	var zero int64
+	return Resources{
+		CPUShares: sharesOf(size.Cpu()), Memory: &memory, Pids: &pidLimit, Hugetlb: t.unlimited(), CPUSet: cpus,
+		MemoryMin: &zero, MemoryLow: &zero,
 	}
+}
+
+// unlimited lets every size of huge pages through, as at the QoS levels.
+func (t *Tree) unlimited() map[string]uint64 {
+	out := map[string]uint64{}
+	for _, s := range t.pageSizes {
+		out[s] = unlimitedHugetlb
+	}
+	return out
+}
+
+// EnsureRoot makes and sizes kubepods, burstable and besteffort.
+func (t *Tree) EnsureRoot(ctx context.Context) error {
 	cpus, err := os.ReadFile(filepath.Join(t.cfg.SysRoot, "devices/system/cpu/online"))
 	if err != nil {
 		return fmt.Errorf("list CPUs: %w", err)
 	}
-	var zero int64
-	root := Resources{CPUShares: sharesOf(size.Cpu()), Memory: &memory, Pids: &pidLimit, Hugetlb: unlimited, CPUSet: strings.TrimSpace(string(cpus)), MemoryMin: &zero, MemoryLow: &zero}
-	tiers := Resources{CPUShares: minShares, Hugetlb: unlimited}
+	root := t.rootResources(strings.TrimSpace(string(cpus)))
 	if err := t.apply(ctx, t.level(), &root, true); err != nil {
 		return err
 	}
+	tiers := Resources{CPUShares: minShares, Hugetlb: t.unlimited()}
 	for _, class := range []corev1.PodQOSClass{corev1.PodQOSBurstable, corev1.PodQOSBestEffort} {
 		if err := t.apply(ctx, t.level(tier(class)), &tiers, class == corev1.PodQOSBestEffort); err != nil {
 			return err
@@ -280,20 +293,22 @@ func (t *Tree) cgroup(n name) (PodCgroup, error) {
 	return cg, err
 }
 
-// ResizeTiers sets the QoS levels to what pods, the running ones, request.
-func (t *Tree) ResizeTiers(ctx context.Context, pods []*corev1.Pod) error {
+// tierResources is what burstable is set to while pods run, and what changes at
+// kubepods, if anything.
+func (t *Tree) tierResources(pods []*corev1.Pod) (burstable Resources, root *Resources) {
 	totals := totalsOf(pods)
-	unlimited := map[string]uint64{}
-	for _, s := range t.pageSizes {
-		unlimited[s] = unlimitedHugetlb
-	}
-	burstable := Resources{CPUShares: sharesOf(&totals.burstableCPU), Hugetlb: unlimited}
-	var root *Resources
+	burstable = Resources{CPUShares: sharesOf(&totals.burstableCPU), Hugetlb: t.unlimited()}
 	if t.cfg.tiered() && t.version == 2 {
 		both := totals.guaranteedMemory + totals.burstableMemory
 		burstable.MemoryLow = &totals.burstableMemory
-		root = &Resources{MemoryMin: &both, MemoryLow: &totals.burstableMemory, Hugetlb: unlimited}
+		root = &Resources{MemoryMin: &both, MemoryLow: &totals.burstableMemory, Hugetlb: t.unlimited()}
 	}
+	return burstable, root
+}
+
+// ResizeTiers sets the QoS levels to what pods, the running ones, request.
+func (t *Tree) ResizeTiers(ctx context.Context, pods []*corev1.Pod) error {
+	burstable, root := t.tierResources(pods)
 	settings := burstable.settings(t.version, t.units != nil, t.pageSizes)
 	t.mu.Lock()
 	same := slices.EqualFunc(settings, t.tiers, func(a, b Setting) bool { return a.File == b.File && a.Value == b.Value })
