@@ -61,6 +61,9 @@ func down(ctx context.Context, f *runFlags) error {
 	if err := a.removePods(ctx); err != nil {
 		return err
 	}
+	if err := cri.StopHolder(cfg.Agent.StateDir); err != nil {
+		return err
+	}
 	if err := a.tree.RemoveRoot(ctx); err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func readAllowed(file string) ([]*regexp.Regexp, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	var out []*regexp.Regexp
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {

@@ -6,7 +6,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
-	"k8s.io/utils/ptr"
 )
 
 // Kinds of the two documents.
@@ -67,13 +66,13 @@ type NodeAgentConfiguration struct {
 	// DockerConfig holds registry credentials.
 	DockerConfig string `json:"dockerConfig,omitempty"`
 	// CrashLoopBackOff is the delay before a container that failed is started again.
-	CrashLoopBackOff CrashLoopBackOff `json:"crashLoopBackOff,omitempty"`
+	CrashLoopBackOff CrashLoopBackOff `json:"crashLoopBackOff,omitzero"`
 }
 
 // CrashLoopBackOff doubles from Initial to Max.
 type CrashLoopBackOff struct {
-	Initial metav1.Duration `json:"initial,omitempty"`
-	Max     metav1.Duration `json:"max,omitempty"`
+	Initial metav1.Duration `json:"initial,omitzero"`
+	Max     metav1.Duration `json:"max,omitzero"`
 }
 
 // Default is what holds when nothing is set: the kubelet's defaults, and ours.
@@ -82,24 +81,24 @@ func Default() Config {
 		TypeMeta:                         metav1.TypeMeta{APIVersion: KubeletAPIVersion, Kind: KubeletKind},
 		StaticPodPath:                    "/etc/kubernetes/manifests",
 		FileCheckFrequency:               metav1.Duration{Duration: 20 * time.Second},
-		CgroupsPerQOS:                    ptr.To(true),
+		CgroupsPerQOS:                    new(true),
 		EnforceNodeAllocatable:           []string{"pods"},
-		CPUCFSQuota:                      ptr.To(true),
+		CPUCFSQuota:                      new(true),
 		CPUCFSQuotaPeriod:                &metav1.Duration{Duration: 100 * time.Millisecond},
-		PodPidsLimit:                     ptr.To[int64](-1),
+		PodPidsLimit:                     new(int64(-1)),
 		MaxPods:                          110,
-		FailSwapOn:                       ptr.To(false), // the kubelet refuses to start; a single machine often has swap
-		FailCgroupV1:                     ptr.To(false),
-		OOMScoreAdj:                      ptr.To[int32](-999),
+		FailSwapOn:                       new(false), // the kubelet refuses to start; a single machine often has swap
+		FailCgroupV1:                     new(false),
+		OOMScoreAdj:                      new(int32(-999)),
 		MemoryReservationPolicy:          "None",
 		ContainerLogMaxSize:              "10Mi",
-		ContainerLogMaxFiles:             ptr.To[int32](5),
-		ResolverConfig:                   ptr.To("/etc/resolv.conf"),
-		ImageGCHighThresholdPercent:      ptr.To[int32](85),
-		ImageGCLowThresholdPercent:       ptr.To[int32](80),
+		ContainerLogMaxFiles:             new(int32(5)),
+		ResolverConfig:                   new("/etc/resolv.conf"),
+		ImageGCHighThresholdPercent:      new(int32(85)),
+		ImageGCLowThresholdPercent:       new(int32(80)),
 		ImageMinimumGCAge:                metav1.Duration{Duration: 2 * time.Minute},
-		SeccompDefault:                   ptr.To(false),
-		SerializeImagePulls:              ptr.To(false),
+		SeccompDefault:                   new(false),
+		SerializeImagePulls:              new(false),
 		EvictionPressureTransitionPeriod: metav1.Duration{Duration: 5 * time.Minute},
 		EvictionHard: map[string]string{
 			"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%",

@@ -216,7 +216,7 @@ func ask(addr string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer c.Close() //nolint:errcheck // read only
+	defer c.Close()
 	b, err := io.ReadAll(c)
 	return string(b), err
 }

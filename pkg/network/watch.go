@@ -26,7 +26,7 @@ func (c *CNI) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch %s (is fs.inotify.max_user_instances too low?): %w", c.cfg.ConfDir, err)
 	}
-	defer watcher.Close() //nolint:errcheck // nothing is lost with it
+	defer watcher.Close()
 	if err := watcher.Add(c.cfg.ConfDir); err != nil {
 		return fmt.Errorf("watch %s: %w", c.cfg.ConfDir, err)
 	}
