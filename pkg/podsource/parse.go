@@ -34,13 +34,13 @@ func (p Parsed) Line(obj metav1.Object) int { return p.lines[obj] }
 func ParseFile(name string, data []byte, nodeName string) (Parsed, []Problem) {
 	p := &parser{file: name, node: nodeName, parsed: Parsed{lines: map[metav1.Object]int{}}, first: map[string]int{}}
 	if len(data) > maxFile {
-		p.fail(0, "", fmt.Errorf("%d bytes: a manifest has at most %d", len(data), maxFile))
+		p.fail(0, fmt.Errorf("%d bytes: a manifest has at most %d", len(data), maxFile))
 		return p.parsed, p.problems
 	}
 	for _, doc := range documents(data) {
 		nodes, err := doc.nodes()
 		if err != nil {
-			p.fail(err.line, "", err.err)
+			p.fail(err.line, err.err)
 			continue
 		}
 		for _, n := range nodes {
@@ -50,7 +50,7 @@ func ParseFile(name string, data []byte, nodeName string) (Parsed, []Problem) {
 	if len(p.parsed.lines) == 0 && len(p.problems) == 0 && len(bytes.TrimSpace(data)) == 0 {
 		// Editors and shells truncate before they write. Whoever wants a file without
 		// pods can leave a comment in it.
-		p.fail(0, "", errors.New("the file is empty"))
+		p.fail(0, errors.New("the file is empty"))
 	}
 	return p.parsed, p.problems
 }
@@ -62,8 +62,8 @@ type parser struct {
 	first      map[string]int // kind, namespace and name to line
 }
 
-func (p *parser) fail(line int, pod string, err error) {
-	p.problems = append(p.problems, Problem{p.file, line, pod, err})
+func (p *parser) fail(line int, err error) {
+	p.problems = append(p.problems, Problem{File: p.file, Line: line, Err: err})
 }
 
 const version = "v1"
@@ -74,7 +74,7 @@ func (p *parser) object(n *yaml.Node, assume string, inList bool) {
 		n = n.Alias
 	}
 	if n.Kind != yaml.MappingNode {
-		p.fail(n.Line, "", errors.New("want an object with apiVersion, kind and metadata"))
+		p.fail(n.Line, errors.New("want an object with apiVersion, kind and metadata"))
 		return
 	}
 	apiVersion, kind := text(n, "apiVersion"), text(n, "kind")
@@ -84,13 +84,13 @@ func (p *parser) object(n *yaml.Node, assume string, inList bool) {
 	items, isList := strings.CutSuffix(kind, "List")
 	switch {
 	case kind == "":
-		p.fail(n.Line, "", errors.New("kind is missing: want Pod, ConfigMap or Secret"))
+		p.fail(n.Line, errors.New("kind is missing: want Pod, ConfigMap or Secret"))
 	case apiVersion == "":
-		p.fail(n.Line, "", errors.New("apiVersion is missing: want v1"))
+		p.fail(n.Line, errors.New("apiVersion is missing: want v1"))
 	case apiVersion != version:
-		p.fail(lineOf(n, "apiVersion"), "", fmt.Errorf("%s of %s is not for a manifest directory: want Pod, ConfigMap or Secret of v1", kind, apiVersion))
+		p.fail(lineOf(n, "apiVersion"), fmt.Errorf("%s of %s is not for a manifest directory: want Pod, ConfigMap or Secret of v1", kind, apiVersion))
 	case isList && inList:
-		p.fail(lineOf(n, "kind"), "", errors.New("a list in a list"))
+		p.fail(lineOf(n, "kind"), errors.New("a list in a list"))
 	case isList && (items == "" || isKind(items)):
 		p.list(n, items)
 	case kind == "Pod":
@@ -100,7 +100,7 @@ func (p *parser) object(n *yaml.Node, assume string, inList bool) {
 	case kind == "Secret":
 		p.secret(n)
 	default:
-		p.fail(lineOf(n, "kind"), "", fmt.Errorf("kind %s is not for a manifest directory: want Pod, ConfigMap or Secret", kind))
+		p.fail(lineOf(n, "kind"), fmt.Errorf("kind %s is not for a manifest directory: want Pod, ConfigMap or Secret", kind))
 	}
 }
 
@@ -186,7 +186,7 @@ func namespaced(namespace, name string) string {
 func (p *parser) add(kind string, obj metav1.Object, line int) bool {
 	key := kind + " " + types.NamespacedName{Namespace: obj.GetNamespace(), Name: obj.GetName()}.String()
 	if first, twice := p.first[key]; twice {
-		p.fail(line, "", fmt.Errorf("%s is in this file twice, first in line %d", key, first))
+		p.fail(line, fmt.Errorf("%s is in this file twice, first in line %d", key, first))
 		return false
 	}
 	p.first[key] = line
@@ -202,7 +202,7 @@ func (p *parser) pod(n *yaml.Node) {
 	}
 	hash, err := contentHash(tree, p.node, p.file)
 	if err != nil {
-		p.fail(n.Line, "", err)
+		p.fail(n.Line, err)
 		return
 	}
 	clean(pod)

@@ -89,7 +89,7 @@ func (v *validator) envSource(c place, path *field.Path, s *corev1.EnvVarSource)
 		v.keyRef(path.Child("secretKeyRef"), k.Name, k.Key)
 	}
 	if k := s.FileKeyRef; k != nil {
-		v.fileKeyRef(c, path.Child("fileKeyRef"), k)
+		v.fileKeyRef(path.Child("fileKeyRef"), k)
 	}
 }
 
@@ -102,7 +102,7 @@ func (v *validator) keyRef(path *field.Path, name, key string) {
 	v.messages(path.Child("key"), key, validation.IsConfigMapKey(key))
 }
 
-func (v *validator) fileKeyRef(c place, path *field.Path, k *corev1.FileKeySelector) {
+func (v *validator) fileKeyRef(path *field.Path, k *corev1.FileKeySelector) {
 	v.messages(path.Child("key"), k.Key, validation.IsRelaxedEnvVarName(k.Key))
 	if k.Path == "" {
 		v.required(path.Child("path"), "")
