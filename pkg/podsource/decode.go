@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"strings"
@@ -177,9 +178,7 @@ func fieldsOf(t reflect.Type) map[string]reflect.Type {
 		switch {
 		case name == "-" || !f.IsExported():
 		case name == "" && f.Anonymous:
-			for n, t := range fieldsOf(f.Type) {
-				out[n] = t
-			}
+			maps.Copy(out, fieldsOf(f.Type))
 		case name == "":
 			out[f.Name] = f.Type
 		default:

@@ -24,7 +24,7 @@ func (v *validator) env(c place) {
 			if e.Value != "" {
 				v.forbidden(path.Child("valueFrom"), "value and valueFrom exclude each other")
 			}
-			v.envSource(c, path.Child("valueFrom"), e.ValueFrom)
+			v.envSource(path.Child("valueFrom"), e.ValueFrom)
 		}
 	}
 	for i := range c.EnvFrom {
@@ -70,7 +70,7 @@ func (v *validator) objectName(path *field.Path, name string) {
 	v.messages(path, name, validation.IsDNS1123Subdomain(name))
 }
 
-func (v *validator) envSource(c place, path *field.Path, s *corev1.EnvVarSource) {
+func (v *validator) envSource(path *field.Path, s *corev1.EnvVarSource) {
 	v.exactlyOne(path, map[string]bool{
 		"fieldRef": s.FieldRef != nil, "resourceFieldRef": s.ResourceFieldRef != nil, "configMapKeyRef": s.ConfigMapKeyRef != nil,
 		"secretKeyRef": s.SecretKeyRef != nil, "fileKeyRef": s.FileKeyRef != nil,
