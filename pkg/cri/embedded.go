@@ -125,6 +125,9 @@ func (e *Embedded) ensure(ctx context.Context) (*daemon, error) {
 			e.Log.Info("containerd taken over", "pid", d.pid)
 			return d, e.keepPID(d)
 		}
+		if errors.Is(ctx.Err(), context.Canceled) { // the agent ends; containerd goes on
+			return nil, errors.Join(err, d.close())
+		}
 		e.Log.Warn("containerd runs but does not answer; ending it", "pid", d.pid, "err", err)
 		ctx, cancel := detached(ctx)
 		defer cancel()

@@ -172,6 +172,9 @@ func (e *Embedded) start(ctx context.Context) (*daemon, error) {
 	}
 	if err != nil {
 		err = fmt.Errorf("%s (log: %s): %w", binary, e.logPath(), err)
+		if errors.Is(ctx.Err(), context.Canceled) { // the agent ends; the next one finds what has started
+			return nil, errors.Join(err, d.close())
+		}
 		ctx, cancel := detached(ctx)
 		defer cancel()
 		return nil, errors.Join(err, d.end(ctx, 0), d.close())

@@ -40,7 +40,7 @@ spec:
     resources: {requests: {cpu: 250m, memory: 64Mi}, limits: {cpu: 500m, memory: 128Mi}}
   - name: client
     image: demo/busybox:1
-    command: [sh, -c, "trap exit TERM; until wget -qO- localhost:8080; do sleep 0.1; done; while :; do sleep 0.1; done"]
+    command: [sh, -c, "trap exit TERM; until wget -qO- localhost:8080 2>/dev/null; do sleep 0.1; done; while :; do sleep 0.1; done"]
     resources: {requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: 200m, memory: 128Mi}}
 `)
 	pod := m.await("web", "ready", ready)
