@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+	"k8s.io/klog/v2"
 
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/server"
@@ -45,6 +46,7 @@ func run(ctx context.Context, cfg config.Config, f *runFlags, out io.Writer) err
 	if err != nil {
 		return err
 	}
+	klog.SetSlogLogger(log) // the Kubernetes libraries' way to log
 	for _, field := range cfg.Unsupported {
 		log.Warn("configuration field has no effect yet", "field", field)
 	}

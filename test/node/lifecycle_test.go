@@ -98,9 +98,9 @@ spec:
   containers:
   - name: c
     image: demo/busybox:1
-    command: [sh, -c, "trap exit TERM; touch /tmp/alive; while :; do sleep 0.1; done"]
-    livenessProbe: {exec: {command: [test, -e, /tmp/alive]}, periodSeconds: 1, failureThreshold: 1}
-    readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1}
+    command: [sh, -c, "trap exit TERM; while :; do sleep 0.1; done"]
+    livenessProbe: {exec: {command: [test, '!', -e, /tmp/dead]}, periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 30}
+    readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, timeoutSeconds: 30}
 `)
 	m.await("probed", "running", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning })
 	if p, err := m.pod("probed"); err != nil || ready(p) {
@@ -108,7 +108,7 @@ spec:
 	}
 	m.run("exec", "probed", "--", "touch", "/tmp/ready")
 	m.await("probed", "ready", ready)
-	m.run("exec", "probed", "--", "rm", "/tmp/alive")
+	m.run("exec", "probed", "--", "touch", "/tmp/dead")
 	m.await("probed", "restarted by its liveness probe", func(p *corev1.Pod) bool {
 		return p.Status.ContainerStatuses[0].RestartCount == 1
 	})
