@@ -64,13 +64,13 @@ func checks() []check {
 }
 
 func newDoctorCommand() *cobra.Command {
-	var configPath string
+	flags := &runFlags{}
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this machine lacks, and how to mend it",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(configPath)
+			cfg, err := flags.load()
 			if err != nil {
 				return err
 			}
@@ -95,7 +95,7 @@ func newDoctorCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&configPath, "config", "", "configuration file")
+	flags.add(c)
 	return c
 }
 

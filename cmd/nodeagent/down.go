@@ -76,7 +76,13 @@ func down(ctx context.Context, f *runFlags) error {
 	if err := network.RemoveBridge(ctx, bridge(cfg)); err != nil {
 		return err
 	}
-	return errors.Join(ignoreNotExist(os.Remove(bridgeFile(cfg))), os.RemoveAll(cfg.Agent.RuntimeDir), os.RemoveAll(cfg.Agent.StateDir), os.RemoveAll(filepath.Join(cfg.Agent.RootDir, "pods")))
+	// Directories that others may use too go only when they are empty.
+	defer func() {
+		for _, dir := range []string{cfg.Agent.ContainerLogDir, cfg.Agent.LogDir, cfg.Agent.RootDir} {
+			_ = os.Remove(dir)
+		}
+	}()
+	return errors.Join(ignoreNotExist(os.Remove(bridgeFile(cfg))), ignoreNotExist(os.Remove(logFile(cfg))), os.RemoveAll(cfg.Agent.RuntimeDir), os.RemoveAll(cfg.Agent.StateDir), os.RemoveAll(filepath.Join(cfg.Agent.RootDir, "pods")))
 }
 
 // removePods ends all pods and what they left.

@@ -115,6 +115,9 @@ func listen(dir string) (net.Listener, error) {
 	return l, nil
 }
 
+// logFile is where messages go while the live table has the terminal.
+func logFile(cfg config.Config) string { return filepath.Join(cfg.Agent.RootDir, "agent.log") }
+
 // newLogger writes text to a terminal and JSON elsewhere. With the live table
 // messages go to a file beside it.
 func newLogger(cfg config.Config, f *runFlags) (*slog.Logger, error) {
@@ -126,7 +129,7 @@ func newLogger(cfg config.Config, f *runFlags) (*slog.Logger, error) {
 		if err := os.MkdirAll(cfg.Agent.RootDir, 0o711); err != nil {
 			return nil, err
 		}
-		file, err := os.OpenFile(filepath.Join(cfg.Agent.RootDir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		file, err := os.OpenFile(logFile(cfg), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
 		if err != nil {
 			return nil, err
 		}
