@@ -27,7 +27,8 @@ const (
 type Config struct {
 	Kubelet kubeletconfig.KubeletConfiguration
 	Agent   NodeAgentConfiguration
-	// Unsupported are fields that were set, are valid, and have no effect yet.
+	// Unsupported are fields that are set to something else than what happens
+	// anyway, are valid, and have no effect yet.
 	Unsupported []string
 }
 
@@ -69,52 +70,86 @@ type NodeAgentConfiguration struct {
 	CrashLoopBackOff CrashLoopBackOff `json:"crashLoopBackOff,omitzero"`
 }
 
-// CrashLoopBackOff doubles from Initial to Max.
+// CrashLoopBackOff doubles from Initial to Max. An Initial of 0 is no delay.
 type CrashLoopBackOff struct {
 	Initial metav1.Duration `json:"initial,omitzero"`
 	Max     metav1.Duration `json:"max,omitzero"`
 }
 
-// Default is what holds when nothing is set: the kubelet's defaults, and ours.
+// Default is what holds when nothing is set.
 func Default() Config {
-	k := kubeletconfig.KubeletConfiguration{
-		TypeMeta:                         metav1.TypeMeta{APIVersion: KubeletAPIVersion, Kind: KubeletKind},
-		StaticPodPath:                    "/etc/kubernetes/manifests",
-		FileCheckFrequency:               metav1.Duration{Duration: 20 * time.Second},
-		CgroupsPerQOS:                    new(true),
-		EnforceNodeAllocatable:           []string{"pods"},
-		CPUCFSQuota:                      new(true),
-		CPUCFSQuotaPeriod:                &metav1.Duration{Duration: 100 * time.Millisecond},
-		PodPidsLimit:                     new(int64(-1)),
-		MaxPods:                          110,
-		FailSwapOn:                       new(false), // the kubelet refuses to start; a single machine often has swap
-		FailCgroupV1:                     new(false),
-		OOMScoreAdj:                      new(int32(-999)),
-		MemoryReservationPolicy:          "None",
-		ContainerLogMaxSize:              "10Mi",
-		ContainerLogMaxFiles:             new(int32(5)),
-		ResolverConfig:                   new("/etc/resolv.conf"),
-		ImageGCHighThresholdPercent:      new(int32(85)),
-		ImageGCLowThresholdPercent:       new(int32(80)),
-		ImageMinimumGCAge:                metav1.Duration{Duration: 2 * time.Minute},
-		SeccompDefault:                   new(false),
-		SerializeImagePulls:              new(false),
-		EvictionPressureTransitionPeriod: metav1.Duration{Duration: 5 * time.Minute},
-		EvictionHard: map[string]string{
-			"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%",
-			"imagefs.available": "15%", "imagefs.inodesFree": "5%",
-		},
+	return Config{Kubelet: defaultKubelet(), Agent: defaultAgent()}
+}
+
+// defaultKubelet are the kubelet's own defaults of what this agent has a use for,
+// except where a comment gives the reason for another value.
+func defaultKubelet() kubeletconfig.KubeletConfiguration {
+	return kubeletconfig.KubeletConfiguration{
+		TypeMeta:           metav1.TypeMeta{APIVersion: KubeletAPIVersion, Kind: KubeletKind},
+		StaticPodPath:      "/etc/kubernetes/manifests", // kubelet: none; without an API server nothing would ever run
+		FileCheckFrequency: duration(20 * time.Second),
+
+		CgroupDriver:           "", // kubelet: cgroupfs, unless the runtime knows better; here: systemd where it is the init
+		CgroupsPerQOS:          new(true),
+		EnforceNodeAllocatable: []string{"pods"},
+		EvictionHard:           defaultEvictionHard(),
+		FailCgroupV1:           new(false), // kubelet: true; a machine that has only v1 is better served than refused
+		FailSwapOn:             new(false), // kubelet: true; most installers set up swap, and pods use none unless told to
+
+		MaxPods:                 110,
+		PodPidsLimit:            new(int64(-1)),
+		CPUCFSQuota:             new(true),
+		CPUCFSQuotaPeriod:       new(duration(100 * time.Millisecond)),
+		MemoryReservationPolicy: kubeletconfig.NoneMemoryReservationPolicy,
+		OOMScoreAdj:             new(int32(-999)),
+		SeccompDefault:          new(false),
+		CPUManagerPolicy:        "none",
+		MemoryManagerPolicy:     "None",
+		TopologyManagerPolicy:   "none",
+		TopologyManagerScope:    "container",
+
+		ContainerLogMaxSize:  "10Mi",
+		ContainerLogMaxFiles: new(int32(5)),
+		ResolverConfig:       new("/etc/resolv.conf"),
+
+		SerializeImagePulls:         new(false), // kubelet: true; one slow registry must not hold up all others
+		ImageGCHighThresholdPercent: new(int32(85)),
+		ImageGCLowThresholdPercent:  new(int32(80)),
+		ImageMinimumGCAge:           duration(2 * time.Minute),
+
+		EvictionPressureTransitionPeriod: duration(5 * time.Minute),
 	}
-	a := NodeAgentConfiguration{
-		TypeMeta: metav1.TypeMeta{APIVersion: AgentAPIVersion, Kind: AgentKind},
-		Runtime:  RuntimeAuto, RuntimeDir: "/var/lib/nodeagent/containerd",
-		ContainerdAddress: "/run/containerd/containerd.sock", ContainerdNamespace: "nodeagent", Snapshotter: "overlayfs",
-		RootDir: "/var/lib/nodeagent", StateDir: "/run/nodeagent", LogDir: "/var/log/pods", ContainerLogDir: "/var/log/containers",
-		ImageDir: "/var/lib/nodeagent/images", CNIConfDir: "/etc/cni/net.d", CNIBinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"},
-		PodCIDR: "10.88.0.0/16", HostsDirs: []string{"/etc/containerd/certs.d", "/etc/docker/certs.d"}, DockerConfig: "/root/.docker/config.json",
-		CrashLoopBackOff: CrashLoopBackOff{Initial: metav1.Duration{Duration: 10 * time.Second}, Max: metav1.Duration{Duration: 300 * time.Second}},
+}
+
+func duration(d time.Duration) metav1.Duration { return metav1.Duration{Duration: d} }
+
+func defaultEvictionHard() map[string]string {
+	return map[string]string{
+		"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%",
+		"imagefs.available": "15%", "imagefs.inodesFree": "5%",
 	}
-	return Config{Kubelet: k, Agent: a}
+}
+
+func defaultAgent() NodeAgentConfiguration {
+	return NodeAgentConfiguration{
+		TypeMeta:            metav1.TypeMeta{APIVersion: AgentAPIVersion, Kind: AgentKind},
+		Runtime:             RuntimeAuto,
+		RuntimeDir:          "/var/lib/nodeagent/containerd",
+		ContainerdAddress:   "/run/containerd/containerd.sock",
+		ContainerdNamespace: "nodeagent",
+		Snapshotter:         "overlayfs",
+		RootDir:             "/var/lib/nodeagent",
+		StateDir:            "/run/nodeagent",
+		LogDir:              "/var/log/pods",
+		ContainerLogDir:     "/var/log/containers",
+		ImageDir:            "/var/lib/nodeagent/images",
+		CNIConfDir:          "/etc/cni/net.d",
+		CNIBinDirs:          []string{"/opt/cni/bin", "/usr/lib/cni"},
+		PodCIDR:             "10.88.0.0/16",
+		HostsDirs:           []string{"/etc/containerd/certs.d", "/etc/docker/certs.d"},
+		DockerConfig:        "/root/.docker/config.json",
+		CrashLoopBackOff:    CrashLoopBackOff{Initial: duration(10 * time.Second), Max: duration(300 * time.Second)},
+	}
 }
 
 // String names the configuration in messages.

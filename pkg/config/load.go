@@ -1,24 +1,22 @@
 package config
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
-// Load reads a configuration file on top of the defaults. A field that does not
-// exist is an error that names it. Problems of values are for Validate.
+// Load reads a configuration file. A field that does not exist, or exists twice,
+// is an error that names it. Problems of values are for Validate.
 func Load(path string) (Config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -33,97 +31,145 @@ func Load(path string) (Config, error) {
 
 // Parse is Load for a file that was read already.
 func Parse(data []byte) (Config, error) {
-	c := Default()
+	c := Config{Agent: defaultAgent()}
+	fields := map[string]bool{} // of the kubelet's document
 	seen := map[string]bool{}
-	docs := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
-	for {
-		doc, err := docs.Read()
-		if errors.Is(err, io.EOF) {
-			return c, nil
-		}
+	var errs []error
+	for _, doc := range documents(data) {
+		text, err := yaml.YAMLToJSONStrict(doc)
 		if err != nil {
-			return Config{}, err
+			errs = append(errs, err)
+			continue
 		}
-		if len(bytes.TrimSpace(stripComments(doc))) == 0 {
+		if string(text) == "null" { // nothing but comments
 			continue
 		}
 		var kind metav1.TypeMeta
-		if err := yaml.Unmarshal(doc, &kind); err != nil {
-			return Config{}, err
+		if err := json.UnmarshalCaseSensitivePreserveInts(text, &kind); err != nil {
+			errs = append(errs, fmt.Errorf("want documents with apiVersion and kind: %w", err))
+			continue
 		}
-		key := kind.APIVersion + " " + kind.Kind
-		if seen[key] {
-			return Config{}, fmt.Errorf("two documents of kind %s", kind.Kind)
+		if seen[kind.Kind] {
+			errs = append(errs, fmt.Errorf("two documents of kind %s", kind.Kind))
+			continue
 		}
-		seen[key] = true
-		switch key {
-		case KubeletAPIVersion + " " + KubeletKind:
-			if c.Unsupported, err = unsupported(doc); err != nil {
-				return Config{}, err
-			}
-			err = yaml.UnmarshalStrict(doc, &c.Kubelet)
-		case AgentAPIVersion + " " + AgentKind:
-			err = yaml.UnmarshalStrict(doc, &c.Agent)
+		seen[kind.Kind] = true
+		switch kind {
+		case metav1.TypeMeta{APIVersion: KubeletAPIVersion, Kind: KubeletKind}:
+			errs = append(errs, strict(kind.Kind, text, &c.Kubelet))
+			fields = fieldsOf(text)
+		case metav1.TypeMeta{APIVersion: AgentAPIVersion, Kind: AgentKind}:
+			errs = append(errs, strict(kind.Kind, text, &c.Agent))
 		default:
-			err = fmt.Errorf("unknown kind %q of %q: want %s of %s or %s of %s", kind.Kind, kind.APIVersion,
-				KubeletKind, KubeletAPIVersion, AgentKind, AgentAPIVersion)
-		}
-		if err != nil {
-			return Config{}, fmt.Errorf("%s: %w", kind.Kind, err)
+			errs = append(errs, fmt.Errorf("unknown kind %q of %q: want %s of %s or %s of %s", kind.Kind, kind.APIVersion,
+				KubeletKind, KubeletAPIVersion, AgentKind, AgentAPIVersion))
 		}
 	}
+	if err := errors.Join(errs...); err != nil {
+		return Config{}, err
+	}
+	c.complete()
+	c.Unsupported = c.unsupported(fields)
+	return c, nil
 }
 
-// stripComments leaves what is not a comment line, to tell an empty document.
-func stripComments(doc []byte) []byte {
-	var out []byte
-	for line := range bytes.Lines(doc) {
-		if t := bytes.TrimSpace(line); len(t) > 0 && t[0] != '#' && !bytes.Equal(t, []byte("---")) {
-			out = append(out, line...)
+// documents divides a file at its lines of "---". Each part keeps its place, by
+// empty lines, so that the lines in errors are those of the file.
+func documents(data []byte) [][]byte {
+	var out [][]byte
+	var doc bytes.Buffer
+	lines := 0
+	for line := range bytes.Lines(data) {
+		lines++
+		if rest, ok := bytes.CutPrefix(line, []byte("---")); ok && (len(rest) == 0 || bytes.ContainsAny(rest[:1], " \t\r\n")) {
+			out = append(out, slices.Clone(doc.Bytes()))
+			doc.Reset()
+			doc.Write(bytes.Repeat([]byte("\n"), lines))
+			continue
+		}
+		doc.Write(line)
+	}
+	return append(out, doc.Bytes())
+}
+
+// strict decodes a document and names what does not belong there.
+func strict(kind string, text []byte, into any) error {
+	unknown, err := json.UnmarshalStrict(text, into)
+	errs := append([]error{err}, unknown...)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%s: %w", kind, err)
+	}
+	return nil
+}
+
+// fieldsOf are the names of the fields that a document sets.
+func fieldsOf(text []byte) map[string]bool {
+	var doc map[string]any
+	out := map[string]bool{}
+	if json.UnmarshalCaseSensitivePreserveInts(text, &doc) == nil { // it was decoded before
+		for name := range doc {
+			out[name] = true
 		}
 	}
 	return out
 }
 
-// honoured are the kubelet's fields that have their effect here.
+// complete fills in what was left out. As with the kubelet, a number of 0 or an
+// empty text is left out; an empty list or map is not.
+func (c *Config) complete() {
+	if k := &c.Kubelet; k.EvictionHard != nil && k.MergeDefaultEvictionSettings != nil && *k.MergeDefaultEvictionSettings {
+		merged := defaultEvictionHard()
+		maps.Copy(merged, k.EvictionHard)
+		k.EvictionHard = merged
+	}
+	defaults := defaultKubelet()
+	value, from := reflect.ValueOf(&c.Kubelet).Elem(), reflect.ValueOf(&defaults).Elem()
+	for i := range value.NumField() {
+		if value.Field(i).IsZero() {
+			value.Field(i).Set(from.Field(i))
+		}
+	}
+	// Two fields are the kubelet's names for what is ours as well.
+	agent := defaultAgent()
+	if dir := c.Kubelet.PodLogsDir; dir != "" && c.Agent.LogDir == agent.LogDir {
+		c.Agent.LogDir = strings.TrimSuffix(dir, "/")
+	}
+	if d := c.Kubelet.CrashLoopBackOff.MaxContainerRestartPeriod; d != nil && c.Agent.CrashLoopBackOff == agent.CrashLoopBackOff {
+		c.Agent.CrashLoopBackOff.Max = *d
+		c.Agent.CrashLoopBackOff.Initial.Duration = min(c.Agent.CrashLoopBackOff.Initial.Duration, d.Duration)
+	}
+}
+
+// honoured are the kubelet's fields that have their effect here. Whoever gives
+// another one its effect adds it.
 func honoured() []string {
 	return []string{
 		"apiVersion", "kind", "staticPodPath", "fileCheckFrequency", "cgroupDriver", "cgroupRoot", "cgroupsPerQOS",
-		"enforceNodeAllocatable", "kubeReserved", "systemReserved", "evictionHard", "podPidsLimit", "maxPods", "podsPerCore",
-		"cpuCFSQuota", "cpuCFSQuotaPeriod", "memorySwap", "failSwapOn", "failCgroupV1", "memoryThrottlingFactor",
+		"enforceNodeAllocatable", "kubeReserved", "systemReserved", "evictionHard", "mergeDefaultEvictionSettings",
+		"podPidsLimit", "maxPods", "cpuCFSQuota", "cpuCFSQuotaPeriod", "memorySwap", "memoryThrottlingFactor",
 		"memoryReservationPolicy", "singleProcessOOMKill", "containerLogMaxSize", "containerLogMaxFiles", "clusterDNS",
 		"clusterDomain", "resolvConf", "allowedUnsafeSysctls", "seccompDefault", "containerRuntimeEndpoint", "podLogsDir",
-		"crashLoopBackOff", "serializeImagePulls",
+		"crashLoopBackOff",
 	}
 }
 
-// unsupported lists the fields of a document that exist and have no effect.
-func unsupported(doc []byte) ([]string, error) {
-	data, err := yaml.YAMLToJSON(doc)
-	if err != nil {
-		return nil, err
-	}
-	fields := map[string]json.RawMessage{}
-	if err := json.Unmarshal(data, &fields); err != nil {
-		return nil, err
-	}
+// unsupported lists the fields of a document that ask for something that does
+// not happen. A field that asks for the default is no disappointment.
+func (c Config) unsupported(set map[string]bool) []string {
+	defaults := defaultKubelet()
+	value, base := reflect.ValueOf(c.Kubelet), reflect.ValueOf(defaults)
 	var out []string
-	for f := range fields {
-		if !slices.Contains(honoured(), f) && slices.Contains(known(), f) {
-			out = append(out, f)
+	for field, v := range value.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if set[name] && !slices.Contains(honoured(), name) && !reflect.DeepEqual(v.Interface(), base.FieldByIndex(field.Index).Interface()) {
+			out = append(out, name)
+		}
+	}
+	for _, v := range c.Kubelet.EnforceNodeAllocatable {
+		if v != "pods" && v != "none" {
+			out = append(out, fmt.Sprintf("enforceNodeAllocatable[%s]", v))
 		}
 	}
 	slices.Sort(out)
-	return out, nil
-}
-
-// known are the names of all fields of the kubelet's configuration.
-func known() []string {
-	var out []string
-	t := reflect.TypeOf(Config{}.Kubelet)
-	for field := range t.Fields() {
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		out = append(out, name)
-	}
 	return out
 }
