@@ -158,7 +158,7 @@ func TestParseErrors(t *testing.T) {
 func TestValidate(t *testing.T) {
 	cases := map[string]struct {
 		spoil func(*Config)
-		want   string
+		want  string
 	}{
 		"NoPath":        {func(c *Config) { c.Kubelet.StaticPodPath = "" }, "staticPodPath: must be set"},
 		"RelativePath":  {func(c *Config) { c.Kubelet.StaticPodPath = "manifests" }, `staticPodPath: "manifests" is not an absolute path`},

@@ -92,6 +92,9 @@ func (v *validator) image(path *field.Path, image string) {
 // ports checks a container's ports; taken holds the host ports of the pod.
 func (v *validator) ports(c place, taken map[string]bool) {
 	names := map[string]bool{}
+	if c.init && !c.sidecar() {
+		taken = map[string]bool{} // it has ended when others take theirs
+	}
 	for i := range c.Ports {
 		p, path := &c.Ports[i], c.path.Child("ports").Index(i)
 		if p.Name != "" {
@@ -119,7 +122,7 @@ func (v *validator) ports(c place, taken map[string]bool) {
 		}
 		if key := fmt.Sprintf("%s/%s/%d", p.Protocol, p.HostIP, p.HostPort); taken[key] {
 			v.add(field.Duplicate(path.Child("hostPort"), key))
-		} else if !c.init || c.sidecar() { // the others have ended when a port is taken
+		} else {
 			taken[key] = true
 		}
 	}
