@@ -29,7 +29,7 @@ func (r *Runtime) adopt(ctx context.Context) error {
 	if err := r.adoptSandboxes(); err != nil {
 		return err
 	}
-	records, err := r.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q", labelPodUID))
+	records, err := r.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q==%s", labelKind, kindContainer))
 	if err != nil {
 		return err
 	}
@@ -66,6 +66,9 @@ func (r *Runtime) adoptSandboxes() error {
 			record.Ready, record.Error = false, "its namespaces are gone"
 		}
 		r.setSandbox(p, &record.Sandbox)
+		if record.PIDInit != 0 {
+			r.spawn(func(ctx context.Context) { r.watchInit(ctx, uid, record.ID) })
+		}
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/types/known/anypb"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -110,18 +111,36 @@ func (r *Runtime) createContainer(ctx context.Context, p *podState, sandbox *San
 }
 
 func (r *Runtime) createRecord(ctx context.Context, id, image string, labels map[string]string, spec *specs.Spec) (containers.Container, error) {
+	return r.createRecordWith(ctx, id, image, id, labels, spec)
+}
+
+// createRecordWith makes a container record whose root file system is a
+// snapshot, or none when its key is empty.
+func (r *Runtime) createRecordWith(ctx context.Context, id, image, snapshot string, labels map[string]string, spec *specs.Spec) (containers.Container, error) {
 	specAny, err := typeurl.MarshalAny(spec)
 	if err != nil {
 		return containers.Container{}, err
 	}
-	options, err := typeurl.MarshalAny(&runcoptions.Options{BinaryName: r.cfg.RuncBinary, SystemdCgroup: r.cfg.SystemdCgroup})
+	options, err := r.runcOptions()
 	if err != nil {
 		return containers.Container{}, err
 	}
-	return r.client.ContainerService().Create(ctx, containers.Container{
-		ID: id, Labels: labels, Image: image, Spec: specAny, SnapshotKey: id, Snapshotter: r.cfg.Snapshotter,
-		Runtime: containers.RuntimeInfo{Name: runtimeName, Options: options},
-	})
+	c := containers.Container{
+		ID: id, Labels: labels, Image: image, Spec: specAny, Runtime: containers.RuntimeInfo{Name: runtimeName, Options: options},
+	}
+	if snapshot != "" {
+		c.SnapshotKey, c.Snapshotter = snapshot, r.cfg.Snapshotter
+	}
+	return r.client.ContainerService().Create(ctx, c)
+}
+
+// runcOptions are the shim's options for every task.
+func (r *Runtime) runcOptions() (*anypb.Any, error) {
+	options, err := typeurl.MarshalAny(&runcoptions.Options{BinaryName: r.cfg.RuncBinary, SystemdCgroup: r.cfg.SystemdCgroup})
+	if err != nil {
+		return nil, err
+	}
+	return typeurl.MarshalProto(options), nil
 }
 
 // startTask runs the container's process.
@@ -175,11 +194,11 @@ func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState
 	for _, m := range rootfs {
 		req.Rootfs = append(req.Rootfs, &apitypes.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
-	options, err := typeurl.MarshalAny(&runcoptions.Options{BinaryName: r.cfg.RuncBinary, SystemdCgroup: r.cfg.SystemdCgroup})
+	options, err := r.runcOptions()
 	if err != nil {
 		return 0, err
 	}
-	req.Options = typeurl.MarshalProto(options)
+	req.Options = options
 	for attempt := range 4 {
 		var resp *tasksapi.CreateTaskResponse
 		resp, err = r.client.TaskService().Create(ctx, req)

@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 )
 
 // sandboxRecord is sandbox.json: all that is needed to end a sandbox after a crash.
@@ -30,6 +31,8 @@ type sandboxRecord struct {
 	Annotations map[string]string  `json:"annotations,omitempty"`
 	CNI         json.RawMessage    `json:"cni,omitempty"`
 	Boot        string             `json:"boot"`
+	// SharePID says that there is, or is about to be, an init process.
+	SharePID bool `json:"sharePID,omitempty"`
 }
 
 func (r *Runtime) sandboxDir(uid types.UID) string {
@@ -98,6 +101,13 @@ func (r *Runtime) buildSandbox(ctx context.Context, cfg *SandboxConfig, record *
 	if err := r.writeHosts(cfg, record); err != nil {
 		return err
 	}
+	if ptr.Deref(cfg.Pod.Spec.ShareProcessNamespace, false) {
+		back.add(func(ctx context.Context) error { return r.stopInit(ctx, record.ID) })
+		if err := r.startInit(ctx, cfg, record); err != nil {
+			return err
+		}
+		r.spawn(func(ctx context.Context) { r.watchInit(ctx, record.UID, record.ID) })
+	}
 	record.Ready = true
 	return r.writeRecord(record)
 }
@@ -113,7 +123,7 @@ func (r *Runtime) newRecord(cfg *SandboxConfig) (*sandboxRecord, error) {
 		Sandbox: Sandbox{
 			ID: id, Hostname: cfg.Hostname, CreatedAt: time.Now(), HostNetwork: pod.Spec.HostNetwork,
 		},
-		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Annotations: pod.Annotations, Boot: r.bootID,
+		SharePID: ptr.Deref(pod.Spec.ShareProcessNamespace, false), Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Annotations: pod.Annotations, Boot: r.bootID,
 	}
 	for _, c := range pod.Spec.Containers {
 		record.Ports = append(record.Ports, corev1.Container{Name: c.Name, Ports: c.Ports})
@@ -240,6 +250,11 @@ func (r *Runtime) stopSandbox(ctx context.Context, p *podState) error {
 		}
 		if err := r.cfg.Network.Del(ctx, record.ID, netns, record.pod()); err != nil {
 			return fmt.Errorf("detach pod %s/%s from the network: %w", p.namespace, p.name, err)
+		}
+	}
+	if record.PIDInit != 0 || record.SharePID {
+		if err := r.stopInit(ctx, record.ID); err != nil {
+			return fmt.Errorf("sandbox of pod %s/%s: %w", p.namespace, p.name, err)
 		}
 	}
 	dir := r.sandboxDir(p.uid)

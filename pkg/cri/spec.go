@@ -124,15 +124,7 @@ func containerResources(cfg *ContainerConfig) *specs.LinuxResources {
 
 // specNamespaces lists the pod's namespaces by path and the container's own.
 func (r *Runtime) specNamespaces(sandbox *Sandbox, cfg *ContainerConfig) []specs.LinuxNamespace {
-	out := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
-	for kind, path := range map[specs.LinuxNamespaceType]string{
-		specs.NetworkNamespace: sandbox.NetNS, specs.IPCNamespace: sandbox.IPCNS, specs.UTSNamespace: sandbox.UTSNS,
-		specs.UserNamespace: sandbox.UserNS,
-	} {
-		if path != "" {
-			out = append(out, specs.LinuxNamespace{Type: kind, Path: path})
-		}
-	}
+	out := append(podNamespaces(sandbox), specs.LinuxNamespace{Type: specs.MountNamespace})
 	spec := &cfg.Pod.Spec
 	switch {
 	case spec.HostPID:
@@ -145,6 +137,20 @@ func (r *Runtime) specNamespaces(sandbox *Sandbox, cfg *ContainerConfig) []specs
 		out = append(out, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	slices.SortFunc(out, func(a, b specs.LinuxNamespace) int { return strings.Compare(string(a.Type), string(b.Type)) })
+	return out
+}
+
+// podNamespaces are those that the containers of a pod join.
+func podNamespaces(sandbox *Sandbox) []specs.LinuxNamespace {
+	var out []specs.LinuxNamespace
+	for kind, path := range map[specs.LinuxNamespaceType]string{
+		specs.NetworkNamespace: sandbox.NetNS, specs.IPCNamespace: sandbox.IPCNS, specs.UTSNamespace: sandbox.UTSNS,
+		specs.UserNamespace: sandbox.UserNS,
+	} {
+		if path != "" {
+			out = append(out, specs.LinuxNamespace{Type: kind, Path: path})
+		}
+	}
 	return out
 }
 

@@ -384,3 +384,38 @@ func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return !errors.Is(err, fs.ErrNotExist)
 }
+
+// notIn and in turn what a string holds into an error for eventually.
+func notIn(s, unwanted string) error {
+	if strings.Contains(s, unwanted) {
+		return fmt.Errorf("%q is in %q", unwanted, s)
+	}
+	return nil
+}
+
+func in(s, wanted string) error {
+	if !strings.Contains(s, wanted) {
+		return fmt.Errorf("%q is not in %q", wanted, s)
+	}
+	return nil
+}
+
+// lineHas says whether the line that begins with first also holds word.
+func lineHas(text, first, word string) bool {
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); len(f) > 2 && f[0] == first {
+			return f[2] == word
+		}
+	}
+	return false
+}
+
+func waitingReasons(p *corev1.Pod) string {
+	var out []string
+	for _, s := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
+		if s.State.Waiting != nil {
+			out = append(out, s.State.Waiting.Reason)
+		}
+	}
+	return strings.Join(out, " ")
+}

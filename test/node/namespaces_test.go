@@ -1,0 +1,87 @@
+//go:build integration
+
+package node
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestSharedProcessNamespace(t *testing.T) {
+	m := newMachine(t, "", "")
+	m.manifest("shared.yaml", strings.Replace(sleeper("shared", "a", "b"), "spec:\n", "spec:\n  shareProcessNamespace: true\n", 1))
+	m.start()
+	pod := m.await("shared", "ready", ready)
+	if a, b := m.run("exec", "shared", "-c", "a", "--", "readlink", "/proc/self/ns/pid"), m.run("exec", "shared", "-c", "b", "--", "readlink", "/proc/self/ns/pid"); a != b {
+		t.Errorf("the containers live in %s and %s", a, b)
+	}
+	if got := m.run("exec", "shared", "-c", "a", "--", "cat", "/proc/1/cmdline"); strings.Trim(got, "\x00") != "/pause" {
+		t.Errorf("init is %q", got)
+	}
+	// An orphan that ends leaves no zombie: nobody would ever reap it.
+	m.run("exec", "shared", "-c", "a", "--", "sh", "-c", "(sleep 0.1 &)")
+	m.eventually("the orphan is reaped", func() error {
+		return notIn(m.run("exec", "shared", "-c", "b", "--", "ps", "-o", "stat,comm"), "Z")
+	})
+	m.kill()
+	m.start()
+	if after := m.await("shared", "ready", ready); containerIDs(after)["a"] != containerIDs(pod)["a"] {
+		t.Error("the agent's restart replaced a container")
+	}
+	m.removeManifest("shared.yaml")
+	m.awaitGone("shared")
+}
+
+func TestHostNamespaces(t *testing.T) {
+	m := newMachine(t, "", "")
+	m.manifest("host.yaml", strings.Replace(sleeper("host", "c"), "spec:\n", "spec:\n  hostNetwork: true\n  hostPID: true\n  hostIPC: true\n", 1))
+	m.start()
+	m.await("host", "ready", ready)
+	got := m.run("inspect", "host")
+	for _, ns := range []string{"ipc", "uts", "pid"} {
+		if !strings.Contains(got, ns+" ") || !lineHas(got, ns, "host") {
+			t.Errorf("%s is not the host's:\n%s", ns, got)
+		}
+	}
+}
+
+func TestSecurityContext(t *testing.T) {
+	m := newMachine(t, "", "")
+	m.manifest("tight.yaml", sleeper("tight", "c")+`    securityContext:
+      runAsUser: 65534
+      runAsGroup: 65534
+      runAsNonRoot: true
+      readOnlyRootFilesystem: true
+      allowPrivilegeEscalation: false
+      capabilities: {drop: [ALL]}
+      seccompProfile: {type: RuntimeDefault}
+  securityContext: {fsGroup: 2000, supplementalGroups: [3000], sysctls: [{name: net.ipv4.ip_local_port_range, value: 20000 30000}]}
+`)
+	m.manifest("open.yaml", sleeper("open", "c")+"    securityContext: {privileged: true}\n")
+	m.manifest("rootless.yaml", sleeper("rootless", "c")+"    securityContext: {runAsNonRoot: true}\n")
+	m.start()
+	m.await("tight", "ready", ready)
+	m.await("open", "ready", ready)
+	status := m.run("exec", "tight", "--", "cat", "/proc/self/status")
+	for _, want := range []string{"Uid:\t65534", "Gid:\t65534", "Groups:\t2000 3000 65534", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "CapInh:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("no %q in:\n%s", want, status)
+		}
+	}
+	if _, err := m.try("exec", "tight", "--", "touch", "/x"); err == nil {
+		t.Error("the root file system can be written")
+	}
+	if got := strings.Fields(m.run("exec", "tight", "--", "cat", "/proc/sys/net/ipv4/ip_local_port_range")); len(got) != 2 || got[0] != "20000" || got[1] != "30000" {
+		t.Errorf("sysctl is %v", got)
+	}
+	if got := m.run("exec", "open", "--", "cat", "/proc/self/status"); strings.Contains(got, "CapEff:\t0000000000000000") || !strings.Contains(got, "Seccomp:\t0") {
+		t.Errorf("privileged:\n%s", got)
+	}
+	m.eventually("a root image is refused under runAsNonRoot", func() error {
+		p, err := m.pod("rootless")
+		if err != nil {
+			return err
+		}
+		return in(waitingReasons(p), "CreateContainerConfigError")
+	})
+}
