@@ -17,6 +17,8 @@ import (
 const (
 	// maxDocument is what an API server accepts in one request.
 	maxDocument = 3 << 20
+	// maxDocuments of one file is far beyond what a machine can run.
+	maxDocuments = 5000
 	// maxDepth is far beyond any field of a pod.
 	maxDepth = 64
 )

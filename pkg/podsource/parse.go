@@ -37,7 +37,16 @@ func ParseFile(name string, data []byte, nodeName string) (Parsed, []Problem) {
 		p.fail(0, fmt.Errorf("%d bytes: a manifest has at most %d", len(data), maxFile))
 		return p.parsed, p.problems
 	}
-	for _, doc := range documents(data) {
+	docs := documents(data)
+	if len(docs) > maxDocuments {
+		p.fail(0, fmt.Errorf("%d documents: a manifest has at most %d", len(docs), maxDocuments))
+		return p.parsed, p.problems
+	}
+	for _, doc := range docs {
+		if len(p.problems) > mostInFile {
+			p.fail(doc.before+1, errors.New("and perhaps more problems: from here on the file was not read"))
+			break
+		}
 		nodes, err := doc.nodes()
 		if err != nil {
 			p.fail(err.line, err.err)

@@ -264,6 +264,25 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
+func TestTooMany(t *testing.T) {
+	cases := map[string]struct {
+		text string
+		want int
+		last string
+	}{
+		"Documents": {strings.Repeat("---\n", maxDocuments+1), 1, "a manifest has at most"},
+		"Problems":  {strings.Repeat("text\n---\n", 1000), mostInFile + 2, "from here on the file was not read"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, problems := ParseFile("f", []byte(tc.text), "n")
+			if len(problems) != tc.want || !strings.Contains(problems[len(problems)-1].Error(), tc.last) {
+				t.Errorf("got %d problems, the last %v, want %d and %q", len(problems), problems[len(problems)-1], tc.want, tc.last)
+			}
+		})
+	}
+}
+
 // FuzzParse looks for panics, endless work and files that are neither taken nor
 // refused.
 func FuzzParse(f *testing.F) {

@@ -38,8 +38,11 @@ type located struct {
 	err  error
 }
 
-// mostProblems of one object are reported; more help nobody.
-const mostProblems = 20
+// mostProblems of one object, and mostInFile, are reported; more help nobody.
+const (
+	mostProblems = 20
+	mostInFile   = 100
+)
 
 // problems names file and pod, in the order of lines.
 func problems(file, pod string, found []located) []Problem {
