@@ -74,7 +74,7 @@ func (r *Runtime) createContainer(ctx context.Context, p *podState, sandbox *San
 	}
 	snapshotter := r.client.SnapshotService(r.cfg.Snapshotter)
 	back.add(func(ctx context.Context) error { return ignoreNotFound(snapshotter.Remove(ctx, id)) })
-	rootfs, err := snapshotter.Prepare(ctx, id, cfg.Image.ChainID, snapshots.WithLabels(map[string]string{labelPodUID: string(p.uid)}))
+	rootfs, err := snapshotter.Prepare(ctx, id, cfg.Image.ChainID, append(snapshotOwner(sandbox), snapshots.WithLabels(map[string]string{labelPodUID: string(p.uid)}))...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("prepare the root file system: %w", err)
 	}
@@ -107,6 +107,9 @@ func (r *Runtime) createContainer(ctx context.Context, p *podState, sandbox *San
 	r.mu.Lock()
 	p.containers[id] = c
 	r.mu.Unlock()
+	if sandbox.HostID != 0 { // or the process could not open its own /dev/stderr
+		c.ioUID, c.ioGID = sandbox.HostID+spec.Process.User.UID, sandbox.HostID+spec.Process.User.GID
+	}
 	return c, rootfs, nil
 }
 
@@ -121,7 +124,7 @@ func (r *Runtime) createRecordWith(ctx context.Context, id, image, snapshot stri
 	if err != nil {
 		return containers.Container{}, err
 	}
-	options, err := r.runcOptions()
+	options, err := r.runcOptions(0, 0)
 	if err != nil {
 		return containers.Container{}, err
 	}
@@ -134,9 +137,10 @@ func (r *Runtime) createRecordWith(ctx context.Context, id, image, snapshot stri
 	return r.client.ContainerService().Create(ctx, c)
 }
 
-// runcOptions are the shim's options for every task.
-func (r *Runtime) runcOptions() (*anypb.Any, error) {
-	options, err := typeurl.MarshalAny(&runcoptions.Options{BinaryName: r.cfg.RuncBinary, SystemdCgroup: r.cfg.SystemdCgroup})
+// runcOptions are the shim's options for a task whose streams belong to these
+// IDs of the host.
+func (r *Runtime) runcOptions(uid, gid uint32) (*anypb.Any, error) {
+	options, err := typeurl.MarshalAny(&runcoptions.Options{BinaryName: r.cfg.RuncBinary, SystemdCgroup: r.cfg.SystemdCgroup, IoUid: uid, IoGid: gid})
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +198,7 @@ func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState
 	for _, m := range rootfs {
 		req.Rootfs = append(req.Rootfs, &apitypes.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
-	options, err := r.runcOptions()
+	options, err := r.runcOptions(c.ioUID, c.ioGID)
 	if err != nil {
 		return 0, err
 	}

@@ -55,6 +55,7 @@ func (r *Runtime) startInit(ctx context.Context, cfg *SandboxConfig, record *san
 			Resources:   &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &shares}, Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
 			Namespaces:  append(podNamespaces(&record.Sandbox), specs.LinuxNamespace{Type: specs.MountNamespace}, specs.LinuxNamespace{Type: specs.PIDNamespace}),
 			MaskedPaths: maskedPaths(), ReadonlyPaths: readonlyPaths(),
+			UIDMappings: idMappings(&record.Sandbox), GIDMappings: idMappings(&record.Sandbox),
 		},
 		Annotations: map[string]string{annotationShimGroup: string(record.UID)},
 	}
@@ -64,7 +65,7 @@ func (r *Runtime) startInit(ctx context.Context, cfg *SandboxConfig, record *san
 	if _, err := r.createRecordWith(ctx, id, "", "", labels, spec); err != nil {
 		return fmt.Errorf("make the init process: %w", err)
 	}
-	options, err := r.runcOptions()
+	options, err := r.runcOptions(0, 0)
 	if err != nil {
 		return err
 	}

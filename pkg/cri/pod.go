@@ -56,6 +56,9 @@ type Sandbox struct {
 	UTSNS       string `json:"utsNS,omitempty"`
 	UserNS      string `json:"userNS,omitempty"`
 	HostNetwork bool   `json:"hostNetwork,omitempty"`
+	// HostID is the first of the host's user and group IDs that the pod's user
+	// namespace maps to, or 0 when the pod has the host's users.
+	HostID uint32 `json:"hostID,omitempty"`
 	// PIDInit is the process ID of the init of a shared PID namespace, or 0.
 	PIDInit uint32 `json:"pidInit,omitempty"`
 	// Error says why the sandbox is not ready, or is empty.

@@ -83,7 +83,7 @@ func (r *Runtime) buildSandbox(ctx context.Context, cfg *SandboxConfig, record *
 	}
 	pins := pinsOf(&record.Sandbox)
 	back.add(func(context.Context) error { return unpinNamespaces(pins) })
-	if err := pinNamespaces(pins, func() error { return r.insideNamespaces(cfg, &record.Sandbox) }); err != nil {
+	if err := r.pin(pins, cfg, record); err != nil {
 		return err
 	}
 	back.add(func(context.Context) error { return unmountAndRemove(filepath.Join(dir, "shm")) })
@@ -112,6 +112,15 @@ func (r *Runtime) buildSandbox(ctx context.Context, cfg *SandboxConfig, record *
 	return r.writeRecord(record)
 }
 
+// pin makes the sandbox's namespaces.
+func (r *Runtime) pin(pins []pin, cfg *SandboxConfig, record *sandboxRecord) error {
+	setup := func() error { return r.insideNamespaces(cfg, &record.Sandbox) }
+	if record.HostID != 0 {
+		return pinWithUsers(pins, record.HostID, setup)
+	}
+	return pinNamespaces(pins, setup)
+}
+
 func (r *Runtime) newRecord(cfg *SandboxConfig) (*sandboxRecord, error) {
 	id, err := newID()
 	if err != nil {
@@ -134,6 +143,12 @@ func (r *Runtime) newRecord(cfg *SandboxConfig) (*sandboxRecord, error) {
 	if !pod.Spec.HostIPC {
 		record.IPCNS = ns("ipc")
 	}
+	if ownUsers(pod) {
+		record.UserNS = ns("user")
+		if record.HostID, err = r.takeIDs(pod.UID); err != nil {
+			return nil, err
+		}
+	}
 	return record, nil
 }
 
@@ -148,7 +163,7 @@ func (s *sandboxRecord) pod() *corev1.Pod {
 func pinsOf(s *Sandbox) []pin {
 	var pins []pin
 	for _, p := range []pin{
-		{unix.CLONE_NEWNET, "net", s.NetNS}, {unix.CLONE_NEWIPC, "ipc", s.IPCNS}, {unix.CLONE_NEWUTS, "uts", s.UTSNS},
+		{unix.CLONE_NEWUSER, "user", s.UserNS}, {unix.CLONE_NEWNET, "net", s.NetNS}, {unix.CLONE_NEWIPC, "ipc", s.IPCNS}, {unix.CLONE_NEWUTS, "uts", s.UTSNS},
 	} {
 		if p.path != "" {
 			pins = append(pins, p)

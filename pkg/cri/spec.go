@@ -43,10 +43,11 @@ func (r *Runtime) spec(ctx context.Context, sandbox *Sandbox, cfg *ContainerConf
 			CgroupsPath: cfg.CgroupsPath(id),
 			Resources:   containerResources(cfg),
 			Namespaces:  r.specNamespaces(sandbox, cfg),
+			UIDMappings: idMappings(sandbox), GIDMappings: idMappings(sandbox),
 		},
 		Annotations: map[string]string{annotationShimGroup: string(cfg.Pod.UID)},
 	}
-	if err := r.specMounts(s, cfg); err != nil {
+	if err := r.specMounts(s, sandbox, cfg); err != nil {
 		return nil, err
 	}
 	security := securityOf(cfg)
@@ -155,7 +156,7 @@ func podNamespaces(sandbox *Sandbox) []specs.LinuxNamespace {
 }
 
 // specMounts adds the standard mounts, the pod's files and the container's volumes.
-func (r *Runtime) specMounts(s *specs.Spec, cfg *ContainerConfig) error {
+func (r *Runtime) specMounts(s *specs.Spec, sandbox *Sandbox, cfg *ContainerConfig) error {
 	sys, cgroup := "ro", "ro"
 	if privileged(cfg.Container) {
 		sys, cgroup = "rw", "rw"
@@ -179,6 +180,7 @@ func (r *Runtime) specMounts(s *specs.Spec, cfg *ContainerConfig) error {
 		if err != nil {
 			return err
 		}
+		m.UIDMappings, m.GIDMappings = idMappings(sandbox), idMappings(sandbox)
 		if m.Destination == "/dev" { // the pod brings its own
 			s.Mounts = slices.DeleteFunc(s.Mounts, func(d specs.Mount) bool {
 				return d.Destination == "/dev" || strings.HasPrefix(d.Destination, "/dev/")

@@ -15,6 +15,7 @@ type podState struct {
 	uid             types.UID
 	namespace, name string
 	sandbox         *Sandbox
+	hostID          uint32                     // of the sandbox that is being made
 	containers      map[string]*containerState // by ID
 
 	// lifecycle serialises what starts and ends the sandbox.
@@ -28,6 +29,8 @@ type containerState struct {
 	Container
 	io     *containerIO
 	exited chan struct{} // closed when State has become Exited
+	// ioUID and ioGID are who the shim's pipes belong to.
+	ioUID, ioGID uint32
 	// task says that containerd still has a task to delete.
 	task bool
 }

@@ -58,6 +58,9 @@ func newMachine(t *testing.T, kubelet, extra string) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chmod(dir, 0o711); err != nil { // as the agent's own directories: user namespaces pass through
+		t.Fatal(err)
+	}
 	m := &machine{t: t, dir: dir, repo: repo, netns: filepath.Base(dir), manifests: dir + "/manifests", config: dir + "/config.yaml"}
 	m.bin = os.Getenv("NODEAGENT_BIN")
 	if m.bin == "" {

@@ -3,7 +3,9 @@
 package node
 
 import (
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -84,4 +86,38 @@ func TestSecurityContext(t *testing.T) {
 		}
 		return in(waitingReasons(p), "CreateContainerConfigError")
 	})
+}
+
+func TestUserNamespaces(t *testing.T) {
+	m := newMachine(t, "", "")
+	for _, name := range []string{"one", "two"} {
+		m.manifest(name+".yaml", strings.Replace(sleeper(name, "c"), "spec:\n", "spec:\n  hostUsers: false\n  volumes: [{name: data, emptyDir: {}}]\n", 1)+
+			"    volumeMounts: [{name: data, mountPath: /data}]\n    securityContext: {capabilities: {add: [NET_ADMIN]}}\n")
+	}
+	m.start()
+	pod := m.await("one", "ready", ready)
+	m.await("two", "ready", ready)
+	maps := map[string]bool{}
+	for _, name := range []string{"one", "two"} {
+		f := strings.Fields(m.run("exec", name, "--", "cat", "/proc/self/uid_map"))
+		if len(f) != 3 || f[0] != "0" || f[1] == "0" || f[2] != "65536" {
+			t.Errorf("uid_map of %s is %v", name, f)
+		}
+		maps[f[1]] = true
+	}
+	if len(maps) != 2 {
+		t.Errorf("the pods share IDs: %v", maps)
+	}
+	m.run("exec", "one", "--", "sh", "-c", "id -u > /data/who; echo loud >&2; echo x > /dev/stderr")
+	if got := m.run("exec", "one", "--", "cat", "/data/who"); got != "0\n" {
+		t.Errorf("inside, the user is %q", got)
+	}
+	info, err := os.Stat(m.dir + "/root/pods/" + string(pod.UID) + "/volumes/kubernetes.io~empty-dir/data/who")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 {
+		t.Errorf("the file on the volume belongs to %d, want the volume's owner: mounts are mapped", uid)
+	}
+	m.run("exec", "one", "--", "ip", "link", "set", "lo", "mtu", "1400") // root of its own network
 }
