@@ -163,10 +163,10 @@ func (r *Runtime) startTask(ctx context.Context, p *podState, c *containerState,
 	c.task = true
 	r.mu.Unlock()
 	r.spawn(func(ctx context.Context) { c.io.Run(ctx) })
+	started := time.Now() // taken before it may already have ended
 	if _, err := r.client.TaskService().Start(ctx, &tasksapi.StartRequest{ContainerID: c.ID}); err != nil {
 		return errgrpc.ToNative(err)
 	}
-	started := time.Now()
 	// Not in containerd: that would cost a commit to disk for each start.
 	if err := writeFileAtomically(filepath.Join(r.containerDir(c.ID), "started"), []byte(started.Format(time.RFC3339Nano)), 0o600); err != nil {
 		return err
@@ -223,7 +223,8 @@ func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState
 	return 0, err
 }
 
-// startFailed records an attempt that never ran.
+// startFailed records an attempt that never ran. There may be no task to be a
+// witness, so the facts are kept before they are told.
 func (r *Runtime) startFailed(ctx context.Context, p *podState, c *containerState, cause error) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
@@ -232,7 +233,9 @@ func (r *Runtime) startFailed(ctx context.Context, p *podState, c *containerStat
 		c.ExitCode, c.Reason, c.Message = 128, reasonStartError, cause.Error()
 		c.StartedAt, c.FinishedAt = now, now
 	})
-	r.finish(ctx, p, c, value)
+	r.keepExit(ctx, &value)
+	r.tell(p, c)
+	r.cleanUp(ctx, c)
 }
 
 // stopSignalOf is the pod's choice, else the image's, else SIGTERM.

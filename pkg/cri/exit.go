@@ -77,6 +77,9 @@ func (r *Runtime) exited(ctx context.Context, p *podState, c *containerState, co
 	value := r.update(c, func(c *Container) {
 		c.ExitCode, c.FinishedAt, c.Message = int32(code), at, message
 		c.Signal, c.OOMKilled = signalOf(int32(code)), oom
+		if c.StartedAt.After(at) { // an agent that was killed had not noted the start
+			c.StartedAt = at
+		}
 		switch {
 		case oom:
 			c.Reason = reasonOOMKilled
@@ -102,24 +105,19 @@ func (r *Runtime) lost(ctx context.Context, p *podState, c *containerState) {
 	r.finish(ctx, p, c, value)
 }
 
-// finish keeps the facts of an exit, tells of it, and then cleans up. The facts
-// are in containerd before the task, which is the other witness, is deleted.
+// finish tells of an exit, keeps its facts, and then cleans up. Whoever hears of
+// it may act before the facts are in containerd: until then the stopped task is
+// the witness, and it is deleted last.
 func (r *Runtime) finish(ctx context.Context, p *podState, c *containerState, value Container) {
-	for {
-		err := r.persistExit(ctx, &value)
-		if err == nil || errdefs.IsNotFound(err) {
-			break
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		r.cfg.Log.Warn("exit of container not recorded, trying again", "container", c.ID, "err", err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(reconnectDelay):
-		}
+	r.tell(p, c)
+	if !r.keepExit(ctx, &value) {
+		return // the next agent sees the stopped task
 	}
+	r.cleanUp(ctx, c)
+}
+
+// tell makes an exit known.
+func (r *Runtime) tell(p *podState, c *containerState) {
 	r.mu.Lock()
 	if c.State != Exited {
 		c.State, c.PID = Exited, 0
@@ -127,6 +125,30 @@ func (r *Runtime) finish(ctx context.Context, p *podState, c *containerState, va
 	}
 	r.mu.Unlock()
 	r.wake(p.uid)
+}
+
+// keepExit writes the facts of an exit into containerd; false means that ctx
+// ended first.
+func (r *Runtime) keepExit(ctx context.Context, value *Container) bool {
+	for {
+		err := r.persistExit(ctx, value)
+		if err == nil || errdefs.IsNotFound(err) {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		r.cfg.Log.Warn("exit of container not recorded, trying again", "container", value.ID, "err", err)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(reconnectDelay):
+		}
+	}
+}
+
+// cleanUp releases what only a running container needs.
+func (r *Runtime) cleanUp(ctx context.Context, c *containerState) {
 	err := r.deleteTask(ctx, c)
 	if c.io != nil {
 		err = errors.Join(err, c.io.Remove())

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,17 +14,16 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/cri/critest"
 	"github.com/nodeagent/nodeagent/pkg/qos"
 )
 
 // node is a small machine in memory: it stands for all that a Pool depends on
 // and outlives the agents of a test.
 type node struct {
-	wake func(types.UID)
+	*critest.Runtime
 
 	mu       sync.Mutex
-	pods     map[types.UID]*cri.Pod
-	nextID   int
 	verbs    []string // what was done, in order
 	events   []string
 	statuses map[types.UID]corev1.PodStatus
@@ -34,168 +32,27 @@ type node struct {
 	seeded   map[string]Health
 	probes   map[string]Health
 
-	pullTime, stopTime time.Duration
-	execTime           time.Duration
-	failing            map[string]error // by verb
+	pullTime time.Duration
+	failing  map[string]error // by verb
 }
 
 func newNode() *node {
-	return &node{
-		wake: func(types.UID) {}, pods: map[types.UID]*cri.Pod{}, statuses: map[types.UID]corev1.PodStatus{},
+	n := &node{
+		Runtime: critest.New(), statuses: map[types.UID]corev1.PodStatus{},
 		cgroups: map[types.UID]bool{}, seeded: map[string]Health{}, probes: map[string]Health{}, failing: map[string]error{},
 	}
+	n.Before = func(verb string, args ...any) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.did(verb, args...)
+	}
+	return n
 }
 
 // did notes a verb and says whether it is to fail. The caller holds mu.
 func (n *node) did(verb string, args ...any) error {
 	n.verbs = append(n.verbs, fmt.Sprintln(append([]any{verb}, args...)...))
 	return n.failing[verb]
-}
-
-func (n *node) Pods() []cri.Pod {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var list []cri.Pod
-	for _, p := range n.pods {
-		list = append(list, n.copy(p))
-	}
-	return list
-}
-
-func (n *node) copy(p *cri.Pod) cri.Pod {
-	c := *p
-	c.Containers = slices.Clone(p.Containers)
-	if p.Sandbox != nil {
-		s := *p.Sandbox
-		c.Sandbox = &s
-	}
-	return c
-}
-
-func (n *node) Pod(uid types.UID) (cri.Pod, bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	p, ok := n.pods[uid]
-	if !ok {
-		return cri.Pod{}, false
-	}
-	return n.copy(p), true
-}
-
-func (n *node) StartSandbox(_ context.Context, cfg cri.SandboxConfig) (cri.Sandbox, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := n.did("sandbox", cfg.Pod.Name); err != nil {
-		return cri.Sandbox{}, err
-	}
-	n.nextID++
-	s := cri.Sandbox{ID: fmt.Sprintf("sb%d", n.nextID), Ready: true, IPs: []string{"10.88.0.7"}, CreatedAt: time.Now()}
-	p := n.pods[cfg.Pod.UID]
-	if p == nil {
-		p = &cri.Pod{UID: cfg.Pod.UID, Namespace: cfg.Pod.Namespace, Name: cfg.Pod.Name}
-		n.pods[p.UID] = p
-	}
-	p.Sandbox = &s
-	return s, nil
-}
-
-func (n *node) StopSandbox(_ context.Context, uid types.UID) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if p := n.pods[uid]; p != nil {
-		_ = n.did("stop-sandbox", p.Name)
-		p.Sandbox = nil
-	}
-	return nil
-}
-
-func (n *node) RemoveSandbox(_ context.Context, uid types.UID) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_ = n.did("remove-sandbox", uid)
-	delete(n.pods, uid)
-	return nil
-}
-
-func (n *node) StartContainer(_ context.Context, cfg cri.ContainerConfig) (cri.Container, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := n.did("start", cfg.Container.Name, cfg.Attempt); err != nil {
-		return cri.Container{}, err
-	}
-	n.nextID++
-	c := cri.Container{
-		ID: fmt.Sprintf("c%d", n.nextID), Name: cfg.Container.Name, Attempt: cfg.Attempt, SpecHash: cfg.SpecHash,
-		Image: cfg.Container.Image, State: cri.Running, CreatedAt: time.Now(), StartedAt: time.Now(),
-	}
-	p := n.pods[cfg.Pod.UID]
-	p.Containers = append([]cri.Container{c}, p.Containers...)
-	n.probes[c.ID] = Health{Started: true, Ready: true}
-	return c, nil
-}
-
-func (n *node) StopContainer(ctx context.Context, id string, grace time.Duration) error {
-	n.mu.Lock()
-	_ = n.did("stop", n.name(id), grace)
-	n.mu.Unlock()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(min(n.stopTime, grace)):
-	}
-	n.exit(id, 143)
-	return nil
-}
-
-func (n *node) RemoveContainer(_ context.Context, id string, _ bool) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_ = n.did("remove", n.name(id))
-	for _, p := range n.pods {
-		p.Containers = slices.DeleteFunc(p.Containers, func(c cri.Container) bool { return c.ID == id })
-	}
-	return nil
-}
-
-func (n *node) ExecSync(ctx context.Context, id string, cmd []string, _ time.Duration) (int, []byte, error) {
-	n.mu.Lock()
-	err := n.did("exec", append([]string{n.name(id)}, cmd...))
-	n.mu.Unlock()
-	select {
-	case <-ctx.Done():
-		return 0, nil, ctx.Err()
-	case <-time.After(n.execTime):
-		return 0, nil, err
-	}
-}
-
-// name is the name of a container. The caller holds mu.
-func (n *node) name(id string) string {
-	for _, p := range n.pods {
-		for _, c := range p.Containers {
-			if c.ID == id {
-				return c.Name
-			}
-		}
-	}
-	return "?"
-}
-
-// exit ends a running container.
-func (n *node) exit(id string, code int32) {
-	n.mu.Lock()
-	var uid types.UID
-	for _, p := range n.pods {
-		for i := range p.Containers {
-			if c := &p.Containers[i]; c.ID == id && c.State == cri.Running {
-				c.State, c.ExitCode, c.FinishedAt, c.Reason = cri.Exited, code, time.Now(), "Error"
-				uid = p.UID
-			}
-		}
-	}
-	wake := n.wake
-	n.mu.Unlock()
-	wake(uid)
 }
 
 // EnsureImage takes pullTime, at a MiB a second.
@@ -288,10 +145,15 @@ func (f fakeProbes) Seed(id string, started, ready bool) {
 	defer f.mu.Unlock()
 	f.seeded[id] = Health{Started: started, Ready: ready}
 }
+
+// health of a container is good unless a test says otherwise.
 func (f fakeProbes) health(id string) Health {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.node.probes[id]
+	if h, said := f.node.probes[id]; said {
+		return h
+	}
+	return Health{Started: true, Ready: true}
 }
 func (f fakeProbes) Started(id string) bool  { return f.health(id).Started }
 func (f fakeProbes) Ready(id string) bool    { return f.health(id).Ready }
@@ -341,9 +203,7 @@ func (n *node) run(t *testing.T, dir string) *agent {
 	cfg := n.config(t, dir)
 	ctx, stop := context.WithCancel(t.Context())
 	a := &agent{node: n, t: t, desired: cfg.Desired, pool: NewPool(cfg), stop: stop, done: make(chan error, 1), born: time.Now()}
-	n.mu.Lock()
-	n.wake = a.pool.Wake
-	n.mu.Unlock()
+	n.Wake = a.pool.Wake
 	go func() { a.done <- a.pool.Run(ctx) }()
 	return a
 }

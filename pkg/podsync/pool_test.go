@@ -104,7 +104,7 @@ func TestCrashLoop(t *testing.T) {
 		began := time.Now()
 		var restarts []time.Duration
 		for i := range 4 {
-			n.exit(a.container("main").ID, 1)
+			n.Exit(a.container("main").ID, 1)
 			for a.container("main").Attempt == i {
 				time.Sleep(time.Second)
 				synctest.Wait()
@@ -123,7 +123,7 @@ func TestCrashLoop(t *testing.T) {
 				t.Errorf("restart %d: want at about %s, got %s", i+1, w, got)
 			}
 		}
-		n.exit(a.container("main").ID, 1)
+		n.Exit(a.container("main").ID, 1)
 		synctest.Wait()
 		s, _ := a.pool.Status("uid-web")
 		c := s.ContainerStatuses[0]
@@ -167,7 +167,7 @@ func TestSlowPullHoldsUpNobodyElse(t *testing.T) {
 		other.Name, other.UID = "other", "uid-other"
 		a.want(pod, other)
 		n.mu.Lock()
-		n.probes[n.pods["uid-web"].Containers[0].ID] = Health{Started: true, Failed: "liveness"}
+		n.probes[a.container("main").ID] = Health{Started: true, Failed: "liveness"}
 		n.mu.Unlock()
 		a.pool.Wake("uid-web")
 		synctest.Wait()
@@ -180,7 +180,7 @@ func TestSlowPullHoldsUpNobodyElse(t *testing.T) {
 func TestEditReplacesPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()
-		n.stopTime = 5 * time.Second
+		n.Slow(5*time.Second, 0)
 		a := n.run(t, t.TempDir())
 		defer a.end()
 		a.want(basePod())
@@ -204,7 +204,7 @@ func TestEditReplacesPod(t *testing.T) {
 func TestEditWhileAgentIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, dir := newNode(), t.TempDir()
-		n.stopTime = time.Hour
+		n.Slow(time.Hour, 0)
 		a := n.run(t, dir)
 		pod := basePod()
 		pod.Spec.TerminationGracePeriodSeconds = new(int64(45))
@@ -228,7 +228,7 @@ func TestEditWhileAgentIsDown(t *testing.T) {
 func TestReturnWhileEnding(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()
-		n.stopTime = 5 * time.Second
+		n.Slow(5*time.Second, 0)
 		a := n.run(t, t.TempDir())
 		defer a.end()
 		a.want(basePod())
@@ -246,7 +246,7 @@ func TestReturnWhileEnding(t *testing.T) {
 func TestReturnWhileAgentIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, dir := newNode(), t.TempDir()
-		n.stopTime = 5 * time.Second
+		n.Slow(5*time.Second, 0)
 		a := n.run(t, dir)
 		a.want(basePod())
 		old := a.container("main").ID
@@ -291,7 +291,7 @@ func TestOrphans(t *testing.T) {
 		if err := os.MkdirAll(podDir(dir, "uid-rebooted", "volumes"), 0o750); err != nil {
 			t.Fatal(err)
 		}
-		n.pods["uid-lost"] = &cri.Pod{UID: "uid-lost", Namespace: "default", Name: "lost", Containers: []cri.Container{{ID: "x", Name: "main", State: cri.Running}}}
+		n.Put(cri.Pod{UID: "uid-lost", Namespace: "default", Name: "lost", Containers: []cri.Container{{ID: "x", Name: "main", State: cri.Running}}})
 		a := n.run(t, dir)
 		defer a.end()
 		a.want(basePod())
@@ -351,7 +351,7 @@ func TestWakeAllRetriesAtOnce(t *testing.T) {
 func TestAdmission(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, dir := newNode(), t.TempDir()
-		n.stopTime = 5 * time.Second
+		n.Slow(5*time.Second, 0)
 		cfg := n.config(t, dir)
 		cfg.Room.Allocatable = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("1")}
 		a := n.run(t, dir)

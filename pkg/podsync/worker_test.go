@@ -68,7 +68,7 @@ func TestRestartInPlace(t *testing.T) {
 func TestHooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()
-		n.execTime = 10 * time.Second
+		n.Slow(0, 10*time.Second)
 		a := n.run(t, t.TempDir())
 		defer a.end()
 		pod := basePod()
@@ -98,7 +98,7 @@ func TestHooks(t *testing.T) {
 func TestGraceOnlyShrinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()
-		n.stopTime = time.Hour
+		n.Slow(time.Hour, 0)
 		a := n.run(t, t.TempDir())
 		defer a.end()
 		pod := basePod()
