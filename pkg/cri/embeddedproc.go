@@ -274,9 +274,12 @@ func awaitHealth(ctx context.Context, address string, d *daemon) error {
 		}
 	})
 	conn, err := grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{
-			BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second,
-		}}))
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second},
+			// Without it a handshake that takes longer than the delay is broken off,
+			// and on a slow machine each one does.
+			MinConnectTimeout: embeddedStart,
+		}))
 	if err != nil {
 		return err
 	}
