@@ -15,7 +15,7 @@ RUN_FLAGS := --runtime=embedded --static-pod-path=manifests/static \
 MACHINE_PACKAGES := pkg/qos test/node test/systemd
 INTEGRATION_PACKAGES := ./pkg/... ./test/node/...
 
-.PHONY: help build tools image run down test test-unit test-integration test-container test-vm lint bench clean
+.PHONY: help build tools image run down test test-unit test-integration test-container test-vm lint bench bench-peers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,9 +59,13 @@ test-vm: bin/testreport tools build image ## the same in a virtual machine with 
 lint: ## formatting, vet, the linters of .golangci.yml, a tidy go.mod
 	@hack/lint.sh
 
-bench: tools build image ## figures into docs/bench
-	@hack/install.sh iptables iproute2 util-linux
-	@go run ./test/bench -agent bin/nodeagent -out docs/bench $(BENCH_FLAGS)
+bench: tools build ## figures into docs/bench; BENCH_FLAGS=-short for a quick look
+	@hack/install.sh busybox-static iptables iproute2
+	@go build -trimpath -buildvcs=false -o bin/bench ./test/bench
+	@bin/bench $(BENCH_FLAGS)
+
+bench-peers: ## a kubelet, for `make bench` to measure beside the agent
+	@hack/build-peers.sh
 
 clean: ## forget what was built here
 	@rm -rf bin .cache

@@ -11,6 +11,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -77,7 +78,11 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 	if cfg.Wake == nil {
 		cfg.Wake = func(types.UID) {}
 	}
-	client, err := containerd.New(cfg.Address, containerd.WithDefaultNamespace(cfg.Namespace), containerd.WithDefaultRuntime(runtimeName))
+	opts := []containerd.Opt{containerd.WithDefaultNamespace(cfg.Namespace), containerd.WithDefaultRuntime(runtimeName)}
+	if cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		opts = append(opts, containerd.WithExtraDialOpts([]grpc.DialOption{grpc.WithChainUnaryInterceptor(logCalls(cfg.Log))}))
+	}
+	client, err := containerd.New(cfg.Address, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", cfg.Address, err)
 	}
@@ -97,6 +102,16 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, errors.Join(fmt.Errorf("take over pods: %w", err), r.work.Wait(), client.Close())
 	}
 	return r, nil
+}
+
+// logCalls tells how long each call of containerd takes.
+func logCalls(log *slog.Logger) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		begin := time.Now()
+		err := call(ctx, method, req, reply, conn, opts...)
+		log.Debug("containerd called", "method", method, "took", time.Since(begin), "err", err)
+		return err
+	}
 }
 
 // Client is the connection, for those who share it.

@@ -83,20 +83,24 @@ func (r *Runtime) buildSandbox(ctx context.Context, cfg *SandboxConfig, record *
 	}
 	pins := pinsOf(&record.Sandbox)
 	back.add(func(context.Context) error { return unpinNamespaces(pins) })
+	begin := time.Now()
 	if err := r.pin(pins, cfg, record); err != nil {
 		return err
 	}
+	r.cfg.Log.Debug("namespaces pinned", "uid", record.UID, "took", time.Since(begin))
 	back.add(func(context.Context) error { return unmountAndRemove(filepath.Join(dir, "shm")) })
 	if err := r.writeSandboxFiles(cfg, record); err != nil {
 		return err
 	}
 	if !record.HostNetwork && r.cfg.Network != nil {
 		back.add(func(ctx context.Context) error { return r.cfg.Network.Del(ctx, record.ID, record.NetNS, cfg.Pod) })
+		begin := time.Now()
 		ips, result, err := r.cfg.Network.Add(ctx, record.ID, record.NetNS, cfg.CgroupParent, cfg.Pod)
 		if err != nil {
 			return fmt.Errorf("attach to the network: %w", err)
 		}
 		record.IPs, record.CNI = ips, result
+		r.cfg.Log.Debug("network attached", "uid", record.UID, "took", time.Since(begin))
 	}
 	if err := r.writeHosts(cfg, record); err != nil {
 		return err

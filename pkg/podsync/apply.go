@@ -30,7 +30,9 @@ func (w *worker) launch(ctx context.Context, s Step) {
 	}
 	w.steps.Go(func() {
 		defer cancel()
+		begin := time.Now()
 		err := w.do(ctx, s)
+		w.log.Debug("step done", "step", holdKey(s), "took", time.Since(begin))
 		w.landed(ctx, s, err)
 		w.poke()
 	})
@@ -201,11 +203,13 @@ func (w *worker) startSandboxNamed(ctx context.Context, pod *corev1.Pod, name, d
 	if old, ok := w.cfg.Runtime.Pod(w.uid); ok && old.Sandbox != nil && !old.Sandbox.Ready {
 		w.note("SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 	}
+	begin := time.Now()
 	release, err := w.cfg.sandboxes.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
+	w.log.Debug("turn has come", "step", holdKey(StartSandbox{}), "took", time.Since(begin))
 	conf, warnings := resolv(pod, w.cfg.DNS)
 	for _, text := range warnings {
 		w.warn("DNSConfigForming", "%s", text)

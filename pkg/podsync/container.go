@@ -62,11 +62,13 @@ const lingerFor = 10 * time.Second
 // runContainer waits for its turn and then starts the container, come what may:
 // a start that is broken off in the middle would look like one that failed.
 func (w *worker) runContainer(ctx context.Context, cfg cri.ContainerConfig) (cri.Container, error) {
+	begin := time.Now()
 	release, err := w.cfg.containers.acquire(ctx)
 	if err != nil {
 		return cri.Container{}, err
 	}
 	defer release()
+	w.log.Debug("turn has come", "step", holdKey(StartContainer{Container: cfg.Container.Name}), "took", time.Since(begin))
 	ctx, cancel := linger(ctx, lingerFor)
 	defer cancel()
 	return w.cfg.Runtime.StartContainer(ctx, cfg)

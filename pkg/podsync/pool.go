@@ -296,6 +296,7 @@ func (p *Pool) run(ctx context.Context, workers *sync.WaitGroup, w *worker) {
 	p.mu.Lock()
 	p.workers[w.uid] = w
 	p.mu.Unlock()
+	w.log.Debug("pod taken on")
 	workers.Go(func() {
 		if !w.run(ctx) {
 			return

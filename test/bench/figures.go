@@ -2,283 +2,300 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
-
-	eventsapi "github.com/containerd/containerd/api/events"
-	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/typeurl/v2"
 )
 
-// agentNamespace is the containerd namespace that the agent uses by default.
-const agentNamespace = "nodeagent"
+// big is the number of pods from which on idleness and adoption are measured.
+const big = 100
 
-// watcher sees containers start in containerd's own event stream, which is
-// independent of what the agent says.
-type watcher struct {
-	client *containerd.Client
-	starts chan start
-	cancel context.CancelFunc
-}
+// restartsMeasured is how many containers of a round are killed at most.
+const restartsMeasured = 10
 
-type start struct {
-	pod string // name from the container's labels
-	id  string
-	pid uint32
-	at  time.Time
-}
+// settled is how long the newest container gets until it has come to where it
+// hears a signal: an init has none of the default actions.
+const settled = time.Second
 
-func (b *bed) watch(ctx context.Context) (*watcher, error) {
-	client, err := containerd.New(b.dir+"/ctd/containerd.sock", containerd.WithDefaultNamespace(agentNamespace))
+// rounds is how often a number of pods is started and stopped: few pods are over
+// so soon that one round says little.
+func rounds(pods int) int { return max(1, min(10, 30/pods)) }
+
+// measureAll takes the figures of every subject for one number of pods, on a
+// fresh containerd.
+func measureAll(ctx context.Context, o options, pods int, report *report) (err error) {
+	m, err := newMachine(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the agent's containerd: %w", err)
-	}
-	ctx, cancel := context.WithCancel(namespaces.WithNamespace(ctx, agentNamespace))
-	w := &watcher{client: client, starts: make(chan start, 4096), cancel: cancel}
-	events, _ := client.Subscribe(ctx, `topic=="/tasks/start",namespace==`+agentNamespace)
-	go func() {
-		for e := range events {
-			at := e.Timestamp
-			v, err := typeurl.UnmarshalAny(e.Event)
-			if err != nil {
-				continue
-			}
-			s, isStart := v.(*eventsapi.TaskStart)
-			if !isStart {
-				continue
-			}
-			c, err := client.ContainerService().Get(ctx, s.ContainerID)
-			if err != nil {
-				continue
-			}
-			w.starts <- start{pod: c.Labels["io.kubernetes.pod.name"], id: s.ContainerID, pid: s.Pid, at: at}
-		}
-	}()
-	return w, nil
-}
-
-func (w *watcher) close() {
-	w.cancel()
-	_ = w.client.Close() // the run is over; nothing depends on it
-}
-
-// next returns the first start of one of the wanted pods.
-func (w *watcher) next(ctx context.Context, wanted map[string]time.Time) (start, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		select {
-		case <-ctx.Done():
-			return start{}, fmt.Errorf("%d pods have not started: %w", len(wanted), context.Cause(ctx))
-		case s := <-w.starts:
-			if _, ok := wanted[s.pod]; ok {
-				return s, nil
-			}
-		}
-	}
-}
-
-// warm runs one pod to its end, so that the image is unpacked and the files are
-// in memory: every figure is of a warm machine.
-func (b *bed) warm(ctx context.Context, w *watcher) error {
-	if err := b.manifest("warm"); err != nil {
 		return err
 	}
-	if _, err := w.next(ctx, map[string]time.Time{"warm-node": {}}); err != nil {
+	defer func() { err = errors.Join(err, m.close()) }()
+	if err := report.describe(ctx, m); err != nil {
 		return err
 	}
-	if err := os.Remove(b.dir + "/manifests/warm.yaml"); err != nil {
+	makers := []func(*machine) (*subject, error){func(m *machine) (*subject, error) { return newAgent(m) }}
+	if _, err := os.Stat(o.kubelet); err == nil {
+		makers = append(makers, newKubelet)
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return until(ctx, "the warm-up pod is gone", func() (bool, error) {
-		pods, err := b.pods(ctx)
-		return len(pods) == 0 && b.shims() == 0, err
-	})
-}
-
-// startPods writes n manifests and returns, for each pod, the time from its
-// manifest to its running container.
-func (b *bed) startPods(ctx context.Context, w *watcher, n int) ([]time.Duration, error) {
-	written := map[string]time.Time{}
-	begin := time.Now()
-	for i := range n {
-		name := fmt.Sprintf("p%03d", i)
-		if err := b.manifest(name); err != nil {
-			return nil, err
-		}
-		written[name+"-node"] = time.Now()
-	}
-	var out []time.Duration
-	for len(written) > 0 {
-		s, err := w.next(ctx, written)
+	for i, make := range makers {
+		s, err := make(m)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		delete(written, s.pod)
-		out = append(out, s.at.Sub(begin))
-	}
-	return out, nil
-}
-
-// restarts kills the process of n pods, one after the other, and returns how
-// long each was not running.
-func (b *bed) restarts(ctx context.Context, w *watcher, n int) ([]time.Duration, error) {
-	ctx = namespaces.WithNamespace(ctx, agentNamespace)
-	var out []time.Duration
-	for i := range n {
-		pod := fmt.Sprintf("p%03d-node", i)
-		containers, err := w.client.Containers(ctx, fmt.Sprintf(`labels."io.kubernetes.pod.name"==%s`, pod))
-		if err != nil || len(containers) == 0 {
-			return nil, fmt.Errorf("find the container of %s: %w", pod, err)
+		fmt.Fprintf(os.Stderr, "%s: %d pods\n", s.name, pods)
+		if err := m.measure(ctx, s, pods, report); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		task, err := containers[0].Task(ctx, nil)
-		if err != nil {
-			return nil, err
-		}
-		begin := time.Now()
-		if err := task.Kill(ctx, syscall.SIGKILL); err != nil {
-			return nil, err
-		}
-		s, err := w.next(ctx, map[string]time.Time{pod: {}})
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, s.at.Sub(begin))
-	}
-	return out, nil
-}
-
-// adopt kills the agent and returns how long a new one needs until it shows all
-// pods as running.
-func (b *bed) adopt(ctx context.Context, n int) (time.Duration, error) {
-	if err := b.endAgent(syscall.SIGKILL); err != nil {
-		return 0, err
-	}
-	begin := time.Now()
-	if err := b.startAgent(ctx); err != nil {
-		return 0, err
-	}
-	err := until(ctx, "all pods are adopted", func() (bool, error) {
-		pods, err := b.pods(ctx)
-		running := 0
-		for _, p := range pods {
-			if p.Status.Phase == "Running" {
-				running++
-			}
-		}
-		return running == n, err
-	})
-	return time.Since(begin), err
-}
-
-// stopPods removes all manifests and returns how long it takes until the last
-// shim has ended.
-func (b *bed) stopPods(ctx context.Context, _ *watcher, n int) (time.Duration, error) {
-	begin := time.Now()
-	for i := range n {
-		if err := os.Remove(fmt.Sprintf("%s/manifests/p%03d.yaml", b.dir, i)); err != nil {
-			return 0, err
-		}
-	}
-	err := until(ctx, "all pods are gone", func() (bool, error) {
-		return b.shims() == 0, nil
-	})
-	return time.Since(begin), err
-}
-
-// shims counts the shims of this bed's containerd.
-func (b *bed) shims() int {
-	return len(b.processes(func(cmdline string) bool {
-		return strings.Contains(cmdline, "containerd-shim") && strings.Contains(cmdline, b.dir)
-	}))
-}
-
-// processes lists those whose command line is wanted.
-func (b *bed) processes(wanted func(string) bool) []int {
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return nil
-	}
-	var pids []int
-	for _, d := range dirs {
-		cmdline, err := os.ReadFile(d + "/cmdline")
-		if err != nil || !wanted(string(cmdline)) {
+		if i > 0 {
 			continue
 		}
-		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil {
+		fmt.Fprintf(os.Stderr, "floor: %d pods\n", pods) // between the two, so that it is near to both
+		if err := m.measureFloor(ctx, pods, report); err != nil {
+			return fmt.Errorf("floor: %w", err)
+		}
+	}
+	return nil
+}
+
+// measure takes the figures of one subject.
+func (m *machine) measure(ctx context.Context, s *subject, pods int, report *report) error {
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	w := m.watch(ctx, s.namespace)
+	defer w.close()
+	if _, err := m.round(ctx, s, w, 1, nil); err != nil { // files are in memory, the network exists
+		return fmt.Errorf("first pod: %w", s.proc.explain(err))
+	}
+	last := pods == slices.Max(m.o.counts)
+	if pods == slices.Min(m.o.counts) {
+		u, err := m.idle(ctx, s)
+		if err != nil {
+			return err
+		}
+		report.Idle = append(report.Idle, idleRow{Subject: s.name, Usage: u})
+	}
+	r := row{Subject: s.name, Pods: pods}
+	for i := range rounds(pods) {
+		f, err := m.round(ctx, s, w, pods, func(up []started) error {
+			if i > 0 || (pods < big && !last) {
+				return nil
+			}
+			return m.lookCloser(ctx, s, w, up, &r, report)
+		})
+		if err != nil {
+			return s.proc.explain(err)
+		}
+		r.rounds = append(r.rounds, f)
+	}
+	r.summarize()
+	report.Rows = append(report.Rows, r)
+	return s.end()
+}
+
+// lookCloser takes the figures of many pods that do nothing.
+func (m *machine) lookCloser(ctx context.Context, s *subject, w *watcher, up []started, r *row, report *report) error {
+	u, err := m.idle(ctx, s)
+	if err != nil {
+		return err
+	}
+	if u.PerPod, err = m.processesPerPod(s, len(up)); err != nil {
+		return err
+	}
+	report.Idle = append(report.Idle, idleRow{Subject: s.name, Pods: len(up), Usage: u})
+	r.AdoptSeconds, err = m.adopt(ctx, s, w, len(up))
+	return err
+}
+
+// round starts pods, has a look at them, kills some containers and stops all.
+func (m *machine) round(ctx context.Context, s *subject, w *watcher, pods int, look func([]started) error) (figures, error) {
+	first := s.written
+	begin := time.Now()
+	for range pods {
+		if _, err := s.write(); err != nil {
+			return figures{}, err
+		}
+	}
+	var f figures
+	var up []started
+	for len(up) < pods {
+		c, err := w.next(ctx)
+		if err != nil {
+			return f, err
+		}
+		up = append(up, c)
+		f.start = append(f.start, c.at.Sub(begin))
+	}
+	if err := s.running(ctx, pods); err != nil {
+		return f, err
+	}
+	if look != nil {
+		if err := look(up); err != nil {
+			return f, err
+		}
+	}
+	var err error
+	if f.restart, err = kill(ctx, w, up); err != nil {
+		return f, err
+	}
+	if err := s.running(ctx, pods); err != nil {
+		return f, err
+	}
+	if err := pause(ctx, settled); err != nil {
+		return f, err
+	}
+	fds, err := shims()
+	if err != nil {
+		return f, err
+	}
+	if len(fds) != pods {
+		return f, fmt.Errorf("%d pods have %d shims", pods, len(fds))
+	}
+	begin = time.Now()
+	for i := range pods {
+		if err := os.Remove(s.file(first + i)); err != nil {
+			return f, err
+		}
+	}
+	if err := awaitEnd(fds); err != nil {
+		return f, err
+	}
+	f.stop = time.Since(begin)
+	return f, s.running(ctx, 0)
+}
+
+// kill ends the processes of some containers, one after the other, and returns
+// how long each container was not running.
+func kill(ctx context.Context, w *watcher, up []started) ([]time.Duration, error) {
+	var out []time.Duration
+	for _, c := range up[:min(len(up), restartsMeasured)] {
+		begin := time.Now()
+		if err := syscall.Kill(c.pid, syscall.SIGKILL); err != nil {
+			return nil, fmt.Errorf("kill the container of %s: %w", c.pod, err)
+		}
+		again, err := w.next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if again.pod != c.pod {
+			return nil, fmt.Errorf("killed the container of %s, and that of %s started", c.pod, again.pod)
+		}
+		out = append(out, again.at.Sub(begin))
+	}
+	return out, nil
+}
+
+// adopt kills the subject and returns how long a new one needs until it says that
+// all pods run. No container may start meanwhile.
+func (m *machine) adopt(ctx context.Context, s *subject, w *watcher, pods int) (float64, error) {
+	if err := s.proc.end(syscall.SIGKILL); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	if err := s.start(ctx); err != nil {
+		return 0, err
+	}
+	if err := s.running(ctx, pods); err != nil {
+		return 0, err
+	}
+	took := time.Since(begin)
+	select {
+	case c := <-w.starts:
+		return 0, fmt.Errorf("a container of %s started while its pod was taken over", c.pod)
+	default:
+	}
+	return took.Seconds(), nil
+}
+
+// processesPerPod is how many processes there are for each pod besides its own:
+// all there are, without the bench, containerd, the subject and the containers.
+func (m *machine) processesPerPod(s *subject, pods int) (float64, error) {
+	all, err := processes()
+	if err != nil {
+		return 0, err
+	}
+	rest := 0
+	for pid := range all {
+		if pid != 1 && pid != os.Getpid() && pid != m.containerd.pid() && pid != s.proc.pid() {
+			rest++
+		}
+	}
+	return float64(rest-pods) / float64(pods), nil
+}
+
+// idle watches a subject and containerd while nothing happens.
+func (m *machine) idle(ctx context.Context, s *subject) (usage, error) {
+	pids := []int{m.containerd.pid()}
+	if s != nil {
+		helpers, err := s.helpers()
+		if err != nil {
+			return usage{}, err
+		}
+		pids = append(append(pids, s.proc.pid()), helpers...)
+	}
+	if err := pause(ctx, 3*time.Second); err != nil { // what was just done is over
+		return usage{}, err
+	}
+	before := make([]time.Duration, len(pids))
+	for i, pid := range pids {
+		var err error
+		if before[i], err = cpuTime(pid); err != nil {
+			return usage{}, err
+		}
+	}
+	begin := time.Now()
+	if err := pause(ctx, m.o.idle); err != nil {
+		return usage{}, err
+	}
+	took := time.Since(begin)
+	var u usage
+	for i, pid := range pids {
+		after, err := cpuTime(pid)
+		if err != nil {
+			return u, err
+		}
+		memory, err := rss(pid)
+		if err != nil {
+			return u, err
+		}
+		percent := 100 * (after - before[i]).Seconds() / took.Seconds()
+		if i == 0 {
+			u.ContainerdCPU, u.ContainerdRSS = percent, memory
+			continue
+		}
+		u.CPU += percent
+		u.RSS += memory
+	}
+	return u, nil
+}
+
+// helpers are the processes that a subject has started for itself.
+func (s *subject) helpers() ([]int, error) {
+	all, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for pid := range all {
+		target, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		if err == nil && pid != s.proc.pid() && strings.HasSuffix(target, s.executable()) {
 			pids = append(pids, pid)
 		}
 	}
-	return pids
+	return pids, nil
 }
 
-// idle watches agent and containerd while nothing happens.
-func (b *bed) idle(ctx context.Context, d time.Duration) (usage, error) {
-	agents := b.processes(func(c string) bool {
-		return strings.Contains(c, "run\x00--config\x00"+b.dir) && !strings.HasPrefix(c, "nsenter")
-	})
-	daemons := b.processes(func(c string) bool {
-		return strings.Contains(c, b.dir+"/ctd") && !strings.Contains(c, "shim") && strings.Contains(c, "containerd\x00")
-	})
-	if len(agents) != 1 || len(daemons) != 1 {
-		return usage{}, fmt.Errorf("found %d agents and %d containerds", len(agents), len(daemons))
-	}
-	select { // the last pod's start is over
-	case <-ctx.Done():
-		return usage{}, ctx.Err()
-	case <-time.After(3 * time.Second):
-	}
-	a0, c0 := cpuTime(agents[0]), cpuTime(daemons[0])
+func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
-		return usage{}, ctx.Err()
+		return ctx.Err()
 	case <-time.After(d):
+		return nil
 	}
-	percent := func(from, to time.Duration) float64 { return 100 * (to - from).Seconds() / d.Seconds() }
-	return usage{
-		AgentCPU: percent(a0, cpuTime(agents[0])), ContainerdCPU: percent(c0, cpuTime(daemons[0])),
-		AgentRSS: rss(agents[0]), ContainerdRSS: rss(daemons[0]),
-	}, nil
-}
-
-// cpuTime is the CPU time of a process so far; schedstat counts in nanoseconds,
-// where stat counts in ticks of 10 ms.
-func cpuTime(pid int) time.Duration {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	if err != nil {
-		return 0
-	}
-	var sum time.Duration
-	for _, t := range tasks {
-		data, err := os.ReadFile(t)
-		if err != nil {
-			continue
-		}
-		if f := strings.Fields(string(data)); len(f) > 0 {
-			ns, err := strconv.ParseInt(f[0], 10, 64)
-			if err == nil {
-				sum += time.Duration(ns)
-			}
-		}
-	}
-	return sum
-}
-
-// rss is the resident memory of a process in MB.
-func rss(pid int) float64 {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0
-	}
-	pages, err := strconv.ParseFloat(strings.Fields(string(data))[1], 64)
-	if err != nil {
-		return 0
-	}
-	return pages * float64(os.Getpagesize()) / 1e6
 }

@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
+	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -26,137 +29,179 @@ import (
 // floorParallel is how many pods the bare loop starts at once.
 const floorParallel = 4
 
-// bare is the loop without an agent: the containerd and CNI calls that any
-// runtime of pods must make, on the containerd that the agent left running.
-type bare struct {
-	b      *bed
-	client *containerd.Client
-	image  containerd.Image
-	cni    *network.CNI
-	pods   []*barePod
+// floor is the loop without an agent: the containerd and CNI calls that any
+// runtime of pods must make. It has no cgroups of pods, no log files, no status,
+// no limits and no memory of anything.
+type floor struct {
+	m     *machine
+	image containerd.Image
+	cni   *network.CNI
+	pods  []*barePod
 }
 
 type barePod struct {
-	name  string
-	ns    *netns.NetNS
-	task  containerd.Task
-	owner containerd.Container
+	name      string
+	ns        *netns.NetNS
+	container containerd.Container
+	task      containerd.Task
 }
 
-// floor measures the bare loop with n pods.
-func (b *bed) floor(ctx context.Context, n int) (row, error) {
-	if err := b.endAgent(syscall.SIGTERM); err != nil {
-		return row{}, err
-	}
-	client, err := containerd.New(b.dir+"/ctd/containerd.sock", containerd.WithDefaultNamespace(agentNamespace), containerd.WithDefaultRuntime("io.containerd.runc.v2"))
+// measureFloor takes the figures of the bare loop.
+func (m *machine) measureFloor(ctx context.Context, pods int, report *report) error {
+	ctx = namespaces.WithNamespace(ctx, floorNamespace)
+	image, err := m.client.GetImage(ctx, podImage)
 	if err != nil {
-		return row{}, err
+		return err
 	}
-	defer client.Close()
-	ctx = namespaces.WithNamespace(ctx, agentNamespace)
-	image, err := client.GetImage(ctx, "docker.io/demo/busybox:1")
-	if err != nil {
-		return row{}, err
-	}
-	loop := &bare{b: b, client: client, image: image, pods: make([]*barePod, n)}
-	loop.cni = network.New(network.Config{
-		ConfDir: b.dir + "/cni", BinDirs: []string{b.repo + "/.cache/cni"}, CacheDir: b.dir + "/floor-cni",
+	f := &floor{m: m, image: image, cni: network.New(network.Config{
+		ConfDir: m.dir + "/cni", BinDirs: []string{m.tools + "/cni"}, CacheDir: m.dir + "/floor-cni",
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
-	times, total, err := loop.start(ctx)
-	if err != nil {
-		return row{}, err
+	})}
+	if _, err := f.round(ctx, 1, nil); err != nil {
+		return fmt.Errorf("first pod: %w", err)
 	}
-	stop, err := loop.stop(ctx)
-	s := summarize(times)
-	s.Total = total.Seconds()
-	return row{Subject: "floor", Pods: n, Start: s, StopSeconds: stop.Seconds()}, err
-}
-
-// start starts all pods and returns how long each took.
-func (l *bare) start(ctx context.Context) ([]time.Duration, time.Duration, error) {
-	times := make([]time.Duration, len(l.pods))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(floorParallel)
-	begin := time.Now()
-	for i := range l.pods {
-		g.Go(func() error {
-			own := time.Now()
-			p, err := l.startPod(ctx, fmt.Sprintf("floor%03d", i))
-			l.pods[i], times[i] = p, time.Since(own)
+	r := row{Subject: "floor", Pods: pods}
+	for i := range rounds(pods) {
+		figures, err := f.round(ctx, pods, func() error {
+			if i > 0 || (pods < big && pods != slices.Max(m.o.counts)) {
+				return nil
+			}
+			u, err := m.idle(ctx, nil)
+			u.PerPod = 1 // the shim
+			report.Idle = append(report.Idle, idleRow{Subject: r.Subject, Pods: pods, Usage: u})
 			return err
 		})
+		if err != nil {
+			return err
+		}
+		r.rounds = append(r.rounds, figures)
 	}
-	err := g.Wait()
-	return times, time.Since(begin), err
+	r.summarize()
+	report.Rows = append(report.Rows, r)
+	return nil
 }
 
-func (l *bare) startPod(ctx context.Context, name string) (*barePod, error) {
-	ns, err := inNamespace(l.b.netns, func() (*netns.NetNS, error) { return netns.NewNetNS(filepath.Join(l.b.dir, "floor-ns")) })
+// round starts pods, restarts some containers and stops all.
+func (f *floor) round(ctx context.Context, pods int, look func() error) (figures, error) {
+	var out figures
+	f.pods, out.start = make([]*barePod, pods), make([]time.Duration, pods)
+	begin := time.Now()
+	err := f.each(ctx, func(ctx context.Context, i int) error {
+		p, err := f.start(ctx, fmt.Sprintf("floor%03d", i))
+		f.pods[i], out.start[i] = p, time.Since(begin)
+		return err
+	})
+	if err != nil {
+		return out, err
+	}
+	if look != nil {
+		if err := look(); err != nil {
+			return out, err
+		}
+	}
+	for _, p := range f.pods[:min(pods, restartsMeasured)] {
+		took, err := p.restart(ctx)
+		if err != nil {
+			return out, fmt.Errorf("restart %s: %w", p.name, err)
+		}
+		out.restart = append(out.restart, took)
+	}
+	if err := pause(ctx, settled); err != nil {
+		return out, err
+	}
+	fds, err := shims()
+	if err != nil {
+		return out, err
+	}
+	begin = time.Now()
+	err = f.each(ctx, func(ctx context.Context, i int) error { return f.stop(ctx, f.pods[i]) })
+	err = errors.Join(err, awaitEnd(fds))
+	out.stop = time.Since(begin)
+	return out, err
+}
+
+func (f *floor) each(ctx context.Context, do func(ctx context.Context, i int) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(floorParallel)
+	for i := range f.pods {
+		g.Go(func() error { return do(ctx, i) })
+	}
+	return g.Wait()
+}
+
+func (f *floor) start(ctx context.Context, name string) (*barePod, error) {
+	ns, err := netns.NewNetNS(filepath.Join(f.m.dir, "floor-ns"))
 	if err != nil {
 		return nil, err
 	}
 	p := &barePod{name: name, ns: ns}
-	if err := l.attach(ctx, p, true); err != nil {
+	if _, _, err := f.cni.Add(ctx, p.name, p.ns.GetPath(), "", p.pod()); err != nil {
 		return p, err
 	}
-	p.owner, err = l.client.NewContainer(ctx, name, containerd.WithNewSnapshot(name, l.image), containerd.WithNewSpec(
-		oci.WithImageConfig(l.image), oci.WithProcessArgs("sleep", "1000000"), oci.WithCgroup("/"+l.b.netns+"/"+name),
-		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: ns.GetPath()}),
-	))
+	p.container, err = f.m.client.NewContainer(ctx, name,
+		containerd.WithNewSnapshot(name, f.image),
+		containerd.WithRuntime("io.containerd.runc.v2", &runcoptions.Options{BinaryName: f.m.tools + "/bin/runc"}),
+		containerd.WithNewSpec(
+			oci.WithImageConfig(f.image), oci.WithProcessArgs(podCommand()...), oci.WithCgroup(filepath.Join(f.m.cgroup, name)),
+			oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: ns.GetPath()}),
+		))
 	if err != nil {
 		return p, err
 	}
-	if p.task, err = p.owner.NewTask(ctx, cio.NullIO); err != nil {
-		return p, err
-	}
-	return p, p.task.Start(ctx)
+	return p, p.run(ctx)
 }
 
-// attach runs CNI ADD or DEL for a pod.
-func (l *bare) attach(ctx context.Context, p *barePod, add bool) error {
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "floor", Name: p.name, UID: types.UID(p.name)}}
-	_, err := inNamespace(l.b.netns, func() (struct{}, error) {
-		if !add {
-			return struct{}{}, l.cni.Del(ctx, p.name, p.ns.GetPath(), pod)
-		}
-		_, _, err := l.cni.Add(ctx, p.name, p.ns.GetPath(), "", pod)
-		return struct{}{}, err
-	})
-	return err
+func (p *barePod) run(ctx context.Context) error {
+	var err error
+	if p.task, err = p.container.NewTask(ctx, cio.NullIO); err != nil {
+		return err
+	}
+	return p.task.Start(ctx)
 }
 
-// stop ends all pods and returns how long it takes until the last shim has ended.
-func (l *bare) stop(ctx context.Context) (time.Duration, error) {
-	begin := time.Now()
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(floorParallel)
-	for _, p := range l.pods {
-		g.Go(func() error { return l.stopPod(gctx, p) })
-	}
-	if err := g.Wait(); err != nil {
+// pod is what CNI wants to know.
+func (p *barePod) pod() *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "floor", Name: p.name, UID: types.UID(p.name)}}
+}
+
+// restart kills the process and returns how long there is none.
+func (p *barePod) restart(ctx context.Context) (time.Duration, error) {
+	exit, err := p.task.Wait(ctx)
+	if err != nil {
 		return 0, err
 	}
-	err := until(ctx, "the floor's shims end", func() (bool, error) { return l.b.shims() == 0, nil })
+	begin := time.Now()
+	if err := syscall.Kill(int(p.task.Pid()), syscall.SIGKILL); err != nil {
+		return 0, err
+	}
+	<-exit
+	if _, err := p.task.Delete(ctx); err != nil {
+		return 0, err
+	}
+	err = p.run(ctx)
 	return time.Since(begin), err
 }
 
-func (l *bare) stopPod(ctx context.Context, p *barePod) error {
+func (f *floor) stop(ctx context.Context, p *barePod) error {
 	exit, err := p.task.Wait(ctx)
 	if err != nil {
 		return err
 	}
-	if err := p.task.Kill(ctx, syscall.SIGKILL); err != nil {
+	if err := p.task.Kill(ctx, syscall.SIGTERM); err != nil {
 		return err
 	}
-	<-exit
+	select {
+	case <-exit:
+	case <-time.After(patience):
+		return fmt.Errorf("%s does not end", p.name)
+	}
 	if _, err := p.task.Delete(ctx); err != nil {
 		return err
 	}
-	if err := p.owner.Delete(ctx, containerd.WithSnapshotCleanup); err != nil {
+	if err := p.container.Delete(ctx, containerd.WithSnapshotCleanup); err != nil {
 		return err
 	}
-	if err := l.attach(ctx, p, false); err != nil {
+	if err := f.cni.Del(ctx, p.name, p.ns.GetPath(), p.pod()); err != nil {
 		return err
 	}
 	return p.ns.Remove()

@@ -1,17 +1,19 @@
-// Command bench measures the agent: how long pods take to start and to stop, how
-// soon an exited container runs again, how long a new agent needs to take over,
-// and what agent and containerd cost while nothing happens.
+// Command bench measures runtimes of pods from manifest files: how long pods take
+// to start and to stop, how soon a container that exited runs again, how long a
+// new agent needs to take over, and what all that costs while nothing happens.
 //
-// Beside every number stands the floor: a bare loop over the same containerd and
-// CNI calls with no agent around it, in the same run on the same containerd. Quote
-// ratios; absolute times belong to the machine.
+// It measures the agent, the floor (a bare loop over the containerd and CNI calls
+// that any such runtime must make, with no agent around it), and a kubelet where
+// there is one: one after the other, in one run, on one containerd with one
+// network. Quote ratios; absolute times belong to the machine and its moment.
 //
-// It needs root, works in directories, a network namespace and a cgroup of its
-// own, and writes JSON, a Markdown table and a plot.
+// It needs root. Everything it starts lives in PID, mount and network namespaces
+// and in a cgroup of its own, which end with it however it ends.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -23,108 +25,95 @@ import (
 )
 
 type options struct {
-	agent  string
-	repo   string
-	out    string
-	counts []int
-	idle   time.Duration
+	agent   string
+	kubelet string // where there is none, none is measured
+	repo    string
+	out     string
+	counts  []int
+	idle    time.Duration
+	limit   time.Duration
+	// dir is where everything lies; set by the outer process for the inner one.
+	dir string
 }
 
 func main() {
-	var o options
-	var counts string
-	flag.StringVar(&o.agent, "agent", "bin/nodeagent", "the agent's binary")
-	flag.StringVar(&o.repo, "repo", ".", "where .cache with tools and images is")
-	flag.StringVar(&o.out, "out", "docs/bench", "directory for the results")
-	flag.StringVar(&counts, "pods", "1,10,50,100,250", "numbers of pods to measure with")
-	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long to watch idle processes")
-	flag.Parse()
-	for s := range strings.SplitSeq(counts, ",") {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			fmt.Fprintf(os.Stderr, "bench: -pods: %q is not a number of pods\n", s)
-			os.Exit(2)
-		}
-		o.counts = append(o.counts, n)
+	o, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	case o.dir == "":
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		err = outside(ctx, o)
+		stop()
+	case os.Getpid() == 1:
+		err = reap()
+	default:
+		err = inside(context.Background(), o)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, o options) error {
+func parse(args []string) (options, error) {
+	var o options
+	var counts string
+	var short bool
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.StringVar(&o.agent, "agent", "bin/nodeagent", "the agent's binary")
+	f.StringVar(&o.kubelet, "kubelet", ".cache/peers/kubelet", "a kubelet's binary; it is left out if there is none")
+	f.StringVar(&o.repo, "repo", ".", "where .cache with tools is")
+	f.StringVar(&o.out, "out", "docs/bench", "directory for the results")
+	f.StringVar(&counts, "pods", "1,10,50,100,250", "numbers of pods to measure with")
+	f.DurationVar(&o.idle, "idle", 30*time.Second, "how long to watch idle processes")
+	f.DurationVar(&o.limit, "limit", 25*time.Minute, "end the run after this time")
+	f.BoolVar(&short, "short", false, "a quick look: 1, 10 and 50 pods, 5 s of idleness")
+	f.StringVar(&o.dir, "dir", "", "set by the bench for itself")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if short {
+		counts, o.idle = "1,10,50", 5*time.Second
+	}
+	for s := range strings.SplitSeq(counts, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			return o, fmt.Errorf("-pods: %q is not a number of pods", s)
+		}
+		o.counts = append(o.counts, n)
+	}
+	return o, nil
+}
+
+// inside measures everything and writes the results after each number of pods,
+// so that an interrupted run leaves something.
+func inside(ctx context.Context, o options) error {
+	if err := settleIn(); err != nil {
+		return err
+	}
 	report := newReport()
 	for _, n := range o.counts {
-		if err := measure(ctx, o, n, report); err != nil {
+		if err := measureAll(ctx, o, n, report); err != nil {
 			return fmt.Errorf("%d pods: %w", n, err)
 		}
-		if err := report.write(o.out); err != nil { // after each count, so that an interrupted run leaves something
+		if err := report.write(o.out); err != nil {
 			return err
 		}
 	}
-	fmt.Print(report.table())
-	return nil
-}
-
-// measure takes all figures for one number of pods, on a fresh machine.
-func measure(ctx context.Context, o options, pods int, report *report) (err error) {
-	b, err := newBed(o)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if e := b.remove(); err == nil {
-			err = e
+	for _, n := range []int{1, min(100, o.counts[len(o.counts)-1])} {
+		stages, err := measureStages(ctx, o, n)
+		if err != nil {
+			return fmt.Errorf("stages of %d pods: %w", n, err)
 		}
-	}()
-	if err := b.startAgent(ctx); err != nil {
+		report.Stages = append(report.Stages, stages)
+	}
+	if err := report.write(o.out); err != nil {
 		return err
 	}
-	w, err := b.watch(ctx)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-
-	if err := b.warm(ctx, w); err != nil {
-		return fmt.Errorf("first pod: %w", err)
-	}
-	idle0, err := b.idle(ctx, o.idle)
-	if err != nil {
-		return err
-	}
-	start, err := b.startPods(ctx, w, pods)
-	if err != nil {
-		return err
-	}
-	idle, err := b.idle(ctx, o.idle)
-	if err != nil {
-		return err
-	}
-	restart, err := b.restarts(ctx, w, min(pods, 10))
-	if err != nil {
-		return err
-	}
-	adopt, err := b.adopt(ctx, pods)
-	if err != nil {
-		return err
-	}
-	stop, err := b.stopPods(ctx, w, pods)
-	if err != nil {
-		return err
-	}
-	report.add(row{
-		Subject: "nodeagent", Pods: pods, Start: summarize(start), StopSeconds: stop.Seconds(), Restart: summarize(restart),
-		AdoptSeconds: adopt.Seconds(), Idle: idle, IdleEmpty: idle0,
-	})
-	floor, err := b.floor(ctx, pods)
-	if err != nil {
-		return fmt.Errorf("floor: %w", err)
-	}
-	report.add(floor)
+	fmt.Print(report.markdown())
 	return nil
 }

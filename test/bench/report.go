@@ -1,121 +1,143 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// row is what was measured of one subject at one number of pods. Times are in seconds.
+// figures is what one round has measured.
+type figures struct {
+	start, restart []time.Duration
+	stop           time.Duration
+}
+
+// row is what was measured of one subject at one number of pods. Times are in
+// seconds; totals are the median of all rounds.
 type row struct {
 	Subject      string  `json:"subject"`
 	Pods         int     `json:"pods"`
-	Start        summary `json:"start"`
-	StopSeconds  float64 `json:"stopSeconds"`
-	Restart      summary `json:"exitToRunning"`
-	AdoptSeconds float64 `json:"adoptSeconds,omitempty"`
-	Idle         usage   `json:"idle"`
-	IdleEmpty    usage   `json:"idleWithoutPods"`
+	Rounds       int     `json:"rounds"`
+	Start        spread  `json:"manifestToRunning"`
+	StartTotal   float64 `json:"allRunning"`
+	StopTotal    float64 `json:"allStopped"`
+	Restart      spread  `json:"exitToRunning"`
+	AdoptSeconds float64 `json:"adopted,omitempty"`
+
+	rounds []figures
 }
 
-// summary is a distribution in seconds; Total is from the first start to the last end.
-type summary struct {
-	P50   float64 `json:"p50"`
-	P99   float64 `json:"p99"`
-	Total float64 `json:"total"`
+// spread is a distribution in seconds.
+type spread struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
 }
 
-// usage is what idle processes cost: CPU in percent of one core, memory in MB.
+// idleRow is what a subject costs while its pods do nothing.
+type idleRow struct {
+	Subject string `json:"subject"`
+	Pods    int    `json:"pods"`
+	Usage   usage  `json:"usage"`
+}
+
+// usage is CPU in percent of one core and memory in MB.
 type usage struct {
-	AgentCPU      float64 `json:"agentCPUPercent"`
+	CPU           float64 `json:"cpuPercent"`
 	ContainerdCPU float64 `json:"containerdCPUPercent"`
-	AgentRSS      float64 `json:"agentRSSMB"`
+	RSS           float64 `json:"rssMB"`
 	ContainerdRSS float64 `json:"containerdRSSMB"`
+	// PerPod is how many processes each pod has besides its own.
+	PerPod float64 `json:"processesPerPod,omitempty"`
 }
 
-func summarize(times []time.Duration) summary {
+func (r *row) summarize() {
+	var start, restart []time.Duration
+	var startTotal, stopTotal []time.Duration
+	for _, f := range r.rounds {
+		start, restart = append(start, f.start...), append(restart, f.restart...)
+		startTotal, stopTotal = append(startTotal, slices.Max(f.start)), append(stopTotal, f.stop)
+	}
+	r.Rounds = len(r.rounds)
+	r.Start = spread{quantile(start, 0.50), quantile(start, 0.99)}
+	r.Restart = spread{quantile(restart, 0.50), quantile(restart, 0.99)}
+	r.StartTotal, r.StopTotal = quantile(startTotal, 0.50), quantile(stopTotal, 0.50)
+}
+
+// quantile is in seconds; at least q of the times are not longer.
+func quantile(times []time.Duration, q float64) float64 {
 	if len(times) == 0 {
-		return summary{}
+		return 0
 	}
 	sorted := slices.Sorted(slices.Values(times))
-	at := func(q float64) float64 {
-		return sorted[int(math.Ceil(q*float64(len(sorted))))-1].Seconds()
-	}
-	return summary{P50: at(0.50), P99: at(0.99), Total: sorted[len(sorted)-1].Seconds()}
+	return sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)].Seconds()
 }
 
 type report struct {
-	Date string `json:"date"`
-	Rows []row  `json:"rows"`
+	Date     string            `json:"date"`
+	Machine  string            `json:"machine"`
+	Versions map[string]string `json:"versions"`
+	Rows     []row             `json:"rows"`
+	Idle     []idleRow         `json:"idle"`
+	Stages   []stageTable      `json:"stages,omitempty"`
 }
 
 func newReport() *report { return &report{Date: time.Now().UTC().Format(time.DateOnly)} }
 
-func (r *report) add(x row) { r.Rows = append(r.Rows, x) }
-
-// target is a number to beat: seconds, or a share of the floor.
-type target struct {
-	pods  int
-	name  string
-	value func(row) float64
-	limit float64
-}
-
-func targets() []target {
-	total := func(r row) float64 { return r.Start.Total }
-	stop := func(r row) float64 { return r.StopSeconds }
-	return []target{
-		{1, "start", total, 0.13},
-		{50, "start", total, 3.2},
-		{100, "start", total, 7},
-		{250, "start", total, 18},
-		{250, "stop", stop, 9},
-		{1, "exit to running", func(r row) float64 { return r.Restart.P50 }, 0.1},
-		{100, "agent restart to all adopted", func(r row) float64 { return r.AdoptSeconds }, 1},
-		{100, "idle CPU % of agent and containerd", func(r row) float64 { return r.Idle.AgentCPU + r.Idle.ContainerdCPU }, 0.5},
-		{250, "idle CPU % of agent and containerd", func(r row) float64 { return r.Idle.AgentCPU + r.Idle.ContainerdCPU }, 1},
-		{1, "agent RSS in MB without pods", func(r row) float64 { return r.IdleEmpty.AgentRSS }, 35},
-		{100, "agent RSS in MB", func(r row) float64 { return r.Idle.AgentRSS }, 50},
-		{250, "agent RSS in MB", func(r row) float64 { return r.Idle.AgentRSS }, 60},
+// describe says what is measured on what.
+func (r *report) describe(ctx context.Context, m *machine) error {
+	if r.Versions != nil {
+		return nil
 	}
-}
-
-// table renders everything as Markdown, with each target met or missed.
-func (r *report) table() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# Measured on %s\n\nSeconds unless said otherwise. The floor is a bare loop over the same containerd and CNI calls, in the same run.\n\n", r.Date)
-	b.WriteString("| | pods | start p50 | start p99 | all started | all stopped | exit → running p50 | adopted by a new agent | idle CPU % agent + containerd | RSS MB agent + containerd |\n")
-	b.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
-	for _, x := range r.Rows {
-		fmt.Fprintf(&b, "| %s | %d | %.3f | %.3f | %.2f | %.2f | %.3f | %s | %.2f + %.2f | %.0f + %.0f |\n", x.Subject, x.Pods,
-			x.Start.P50, x.Start.P99, x.Start.Total, x.StopSeconds, x.Restart.P50, orDash(x.AdoptSeconds),
-			x.Idle.AgentCPU, x.Idle.ContainerdCPU, x.Idle.AgentRSS, x.Idle.ContainerdRSS)
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
 	}
-	b.WriteString("\n| target | at pods | limit | measured | |\n|---|---|---|---|---|\n")
-	for _, t := range targets() {
-		i := slices.IndexFunc(r.Rows, func(x row) bool { return x.Subject == "nodeagent" && x.Pods == t.pods })
-		if i < 0 {
-			continue
+	cgroups := "cgroup v1"
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		cgroups = "cgroup v2"
+	}
+	r.Machine = fmt.Sprintf("%d CPUs, Linux %s, %s, driver cgroupfs, overlayfs, bridge CNI", runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), cgroups)
+	commands := map[string][]string{
+		"nodeagent": {m.o.agent, "version"}, "containerd": {m.tools + "/bin/containerd", "--version"}, "runc": {m.tools + "/bin/runc", "--version"},
+	}
+	if _, err := os.Stat(m.o.kubelet); err == nil {
+		commands["kubelet"] = []string{m.o.kubelet, "--version"}
+	}
+	r.Versions = map[string]string{}
+	for name, c := range commands {
+		v, err := version(ctx, c...)
+		if err != nil {
+			return err
 		}
-		got, verdict := t.value(r.Rows[i]), "met"
-		if got > t.limit {
-			verdict = "**missed**"
-		}
-		fmt.Fprintf(&b, "| %s | %d | %g | %.3f | %s |\n", t.name, t.pods, t.limit, got, verdict)
+		r.Versions[name] = v
 	}
-	return b.String()
+	return nil
 }
 
-func orDash(v float64) string {
-	if v == 0 {
-		return "–"
+func (r *report) row(subject string, pods int) *row {
+	i := slices.IndexFunc(r.Rows, func(x row) bool { return x.Subject == subject && x.Pods == pods })
+	if i < 0 {
+		return nil
 	}
-	return fmt.Sprintf("%.2f", v)
+	return &r.Rows[i]
+}
+
+func (r *report) idle(subject string, pods int) *usage {
+	i := slices.IndexFunc(r.Idle, func(x idleRow) bool { return x.Subject == subject && x.Pods == pods })
+	if i < 0 {
+		return nil
+	}
+	return &r.Idle[i].Usage
 }
 
 // write stores the report as JSON, Markdown and a plot.
@@ -128,7 +150,7 @@ func (r *report) write(dir string) error {
 		return err
 	}
 	for name, content := range map[string]string{
-		"results.json": string(data) + "\n", "results.md": r.table(), "start.svg": r.plot(),
+		"results.json": string(data) + "\n", "results.md": r.markdown(), "results.svg": r.plot(),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			return fmt.Errorf("write results: %w", err)
@@ -137,36 +159,46 @@ func (r *report) write(dir string) error {
 	return nil
 }
 
-// plot draws "all started" over the number of pods, one line for each subject.
-func (r *report) plot() string {
-	const width, height, margin = 640.0, 360.0, 48.0
-	maxX, maxY := 1.0, 0.1
-	series := map[string][][2]float64{}
-	var names []string
-	for _, x := range r.Rows {
-		maxX, maxY = max(maxX, float64(x.Pods)), max(maxY, x.Start.Total)
-		if _, known := series[x.Subject]; !known {
-			names = append(names, x.Subject)
-		}
-		series[x.Subject] = append(series[x.Subject], [2]float64{float64(x.Pods), x.Start.Total})
-	}
-	px := func(v float64) float64 { return margin + v/maxX*(width-2*margin) }
-	py := func(v float64) float64 { return height - margin - v/maxY*(height-2*margin) }
+// markdown renders everything for people.
+func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" font-family="sans-serif" font-size="12">`+"\n", width, height)
-	fmt.Fprintf(&b, `<path d="M%g %gV%gH%g" fill="none" stroke="#333"/>`+"\n", margin, margin, py(0), width-margin)
-	fmt.Fprintf(&b, `<text x="%g" y="%g" text-anchor="middle">pods (up to %g)</text><text x="8" y="%g">seconds until all run (up to %.1f)</text>`+"\n",
-		width/2, height-12, maxX, margin-16, maxY)
-	colours := []string{"#0b6e4f", "#999999", "#c1440e"}
-	for i, name := range names {
-		var path []string
-		for _, p := range series[name] {
-			path = append(path, fmt.Sprintf("%.1f,%.1f", px(p[0]), py(p[1])))
-		}
-		colour := colours[i%len(colours)]
-		fmt.Fprintf(&b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>`+"\n", strings.Join(path, " "), colour)
-		fmt.Fprintf(&b, `<text x="%g" y="%g" fill="%s">%s</text>`+"\n", margin+12, margin+16*float64(i+1), colour, name)
+	fmt.Fprintf(&b, "# Measured on %s\n\n%s. ", r.Date, r.Machine)
+	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
+		fmt.Fprintf(&b, "%s: %s. ", name, r.Versions[name])
 	}
-	b.WriteString("</svg>\n")
+	b.WriteString("Made by `make bench`; what is measured and how is in [README.md](README.md).\n\n![start and stop over the number of pods](results.svg)\n")
+	b.WriteString("\n## Start, stop, restart\n\nSeconds; in parentheses, times the floor of the same run.\n\n")
+	b.WriteString("| pods | | manifest → running p50 | p99 | all running | all stopped | exit → running p50 | p99 | killed agent → adopted |\n|---|---|---|---|---|---|---|---|---|\n")
+	for _, x := range r.Rows {
+		f := r.row("floor", x.Pods)
+		if f == nil || x.Subject == "floor" {
+			f = &row{}
+		}
+		fmt.Fprintf(&b, "| %d | %s | %.3f | %.3f | %s | %s | %s | %.3f | %s |\n", x.Pods, x.Subject, x.Start.P50, x.Start.P99,
+			times(x.StartTotal, f.StartTotal), times(x.StopTotal, f.StopTotal), times(x.Restart.P50, f.Restart.P50), x.Restart.P99, orDash(x.AdoptSeconds))
+	}
+	b.WriteString("\n## Idle\n\nCPU in percent of one core, resident memory in MB, both with helper processes; processes that each pod has besides its own.\n\n")
+	b.WriteString("| pods | | CPU | CPU of containerd | memory | memory of containerd | processes per pod |\n|---|---|---|---|---|---|---|\n")
+	for _, x := range r.Idle {
+		u := x.Usage
+		fmt.Fprintf(&b, "| %d | %s | %.2f | %.2f | %s | %.0f | %s |\n", x.Pods, x.Subject, u.CPU, u.ContainerdCPU, orDash(u.RSS), u.ContainerdRSS, orDash(u.PerPod))
+	}
+	b.WriteString(r.verdicts())
+	b.WriteString(r.stageTables())
 	return b.String()
+}
+
+// times writes a value and how many times another it is.
+func times(v, floor float64) string {
+	if floor == 0 {
+		return fmt.Sprintf("%.3f", v)
+	}
+	return fmt.Sprintf("%.3f (%.2f)", v, v/floor)
+}
+
+func orDash(v float64) string {
+	if v == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", v)
 }
