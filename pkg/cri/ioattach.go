@@ -9,29 +9,36 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// maxBacklog is how many bytes wait for one attached client.
+	// maxBacklog is how many bytes wait for one attached client before the
+	// container has to.
 	maxBacklog = 1 << 20
+	// attachPatience is how long the container waits for a client that has
+	// maxBacklog before it and takes nothing.
+	attachPatience = time.Second
 	// pieceCost stands for the memory that a queued piece takes besides its bytes.
 	pieceCost = 64
 )
 
 var (
-	errTooSlow = errors.New("the client reads too slowly")
+	errTooSlow = errors.New("the client does not read the container's output; the log has all of it")
 	errIOEnded = errors.New("the agent lets the container's streams go")
 )
 
 // audience is who watches a container's output besides its log. The container
-// never waits for them: whoever is more than maxBacklog behind is dropped.
+// waits for a client that reads, as it would for a terminal, even when the whole
+// machine is slow; one that takes nothing for attachPatience is dropped.
 type audience struct {
 	mu       sync.Mutex // guards all below and the fields of the spectators; never held across I/O
 	watching []*spectator
 	over     bool
 	why      error
+	took     chan struct{} // closed when a spectator takes or leaves; nil: nobody waits for that
 }
 
 // spectator is one attached client.
@@ -41,6 +48,7 @@ type spectator struct {
 
 	queue   []piece
 	backlog int
+	full    time.Time // since when backlog has been too long; zero: it is not
 	over    bool
 	why     error
 }
@@ -71,6 +79,7 @@ func (a *audience) dismiss(s *spectator, why error) {
 	if i := slices.Index(a.watching, s); i >= 0 {
 		a.watching = slices.Delete(a.watching, i, i+1)
 		s.end(why)
+		a.moved()
 	}
 }
 
@@ -86,6 +95,69 @@ func (a *audience) end(why error) {
 		s.end(why)
 	}
 	a.watching = nil
+	a.moved()
+}
+
+// moved wakes the pumps that wait for spectators. The caller holds mu.
+func (a *audience) moved() {
+	if a.took != nil {
+		close(a.took)
+		a.took = nil
+	}
+}
+
+// awaitRoom returns when nobody's backlog is too long. Whoever keeps it waiting
+// is dropped.
+func (a *audience) awaitRoom(ctx context.Context) {
+	for {
+		took, patience := a.crowded(time.Now())
+		if took == nil {
+			return
+		}
+		select {
+		case <-took:
+		case <-time.After(patience):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// behind says whether somebody's backlog is too long.
+func (a *audience) behind() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.watching, func(s *spectator) bool { return !s.full.IsZero() })
+}
+
+// crowded drops those who have taken nothing for too long. If some are still
+// behind, it returns what is closed when one of them moves, and how long the
+// first of them has.
+func (a *audience) crowded(now time.Time) (took <-chan struct{}, patience time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	patience = attachPatience
+	behind := false
+	a.watching = slices.DeleteFunc(a.watching, func(s *spectator) bool {
+		if s.full.IsZero() {
+			return false
+		}
+		left := s.full.Add(attachPatience).Sub(now)
+		if left <= 0 {
+			s.queue = nil
+			s.end(errTooSlow)
+			return true
+		}
+		behind, patience = true, min(patience, left)
+		return false
+	})
+	if !behind {
+		return nil, 0
+	}
+	if a.took == nil {
+		a.took = make(chan struct{})
+	}
+	return a.took, patience
 }
 
 // show queues p for everybody who wants the stream.
@@ -96,20 +168,17 @@ func (a *audience) show(stream string, p []byte) {
 		return
 	}
 	c := piece{stream, slices.Clone(p)}
-	a.watching = slices.DeleteFunc(a.watching, func(s *spectator) bool {
+	for _, s := range a.watching {
 		if !s.stdout && stream == streamStdout || !s.stderr && stream == streamStderr {
-			return false
-		}
-		if s.backlog+len(p) > maxBacklog {
-			s.queue = nil
-			s.end(errTooSlow)
-			return true
+			continue
 		}
 		s.queue = append(s.queue, c)
 		s.backlog += len(p) + pieceCost
+		if s.backlog > maxBacklog && s.full.IsZero() {
+			s.full = time.Now()
+		}
 		s.poke()
-		return false
-	})
+	}
 }
 
 // end marks the end. The caller holds the audience's mu.
@@ -129,7 +198,8 @@ func (s *spectator) poke() {
 func (a *audience) take(s *spectator) (queue []piece, over bool, why error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	queue, s.queue, s.backlog = s.queue, nil, 0
+	queue, s.queue, s.backlog, s.full = s.queue, nil, 0, time.Time{}
+	a.moved()
 	return queue, s.over, s.why
 }
 

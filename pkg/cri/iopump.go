@@ -78,23 +78,36 @@ func (p *pump) interrupt() {
 // turn moves all there is and says whether the stream has ended. If not, the next
 // write or the last close wakes us.
 func (p *pump) turn(ctx context.Context, fd int) (ended bool, err error) {
-	k, err := p.peeks.get(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer func() { p.peeks.put(k, err == nil) }()
-	p.measure(fd, k.room)
 	for ctx.Err() == nil {
-		last := hungUp(fd) // asked first: nothing can be added after a yes
-		moved, err := p.move(k, fd, last)
-		if err != nil {
-			return false, err
-		}
-		if !moved {
-			return last, nil
+		p.watch.awaitRoom(ctx) // without a peeker, which others need
+		ended, idle, err := p.look(ctx, fd)
+		if idle || err != nil {
+			return ended, err
 		}
 	}
 	return false, ctx.Err()
+}
+
+// look moves what there is until nothing is left (idle) or attached clients are
+// behind.
+func (p *pump) look(ctx context.Context, fd int) (ended, idle bool, err error) {
+	k, err := p.peeks.get(ctx)
+	if err != nil {
+		return false, false, err
+	}
+	defer func() { p.peeks.put(k, err == nil) }()
+	p.measure(fd, k.room)
+	for ctx.Err() == nil && !p.watch.behind() {
+		last := hungUp(fd) // asked first: nothing can be added after a yes
+		moved, err := p.move(k, fd, last)
+		if err != nil {
+			return false, false, err
+		}
+		if !moved {
+			return last, true, nil
+		}
+	}
+	return false, false, ctx.Err()
 }
 
 // measure learns what the FIFO can hold. A record must be cut before the FIFO is
