@@ -9,7 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -103,15 +103,19 @@ func newTree(ctx context.Context, cfg config.Config, log *slog.Logger) (*qos.Tre
 		}
 		return out
 	}
+	memoryQoS, gate := k.FeatureGates["MemoryQoS"]
+	percent, _ := strconv.ParseInt(strings.TrimSuffix(k.QOSReserved["memory"], "%"), 10, 64) // Validate has parsed it
 	return qos.New(ctx, qos.Config{
-		Driver: k.CgroupDriver, CgroupFSRoot: "/sys/fs/cgroup", ProcRoot: "/proc", SysRoot: "/sys", CgroupRoot: k.CgroupRoot,
+		Driver: k.CgroupDriver, CgroupFSRoot: "/sys/fs/cgroup", ProcRoot: "/proc", SysRoot: "/sys", RunRoot: "/run", CgroupRoot: k.CgroupRoot,
 		Node: qos.NodeSettings{
-			SystemReserved: reserved(k.SystemReserved), KubeReserved: reserved(k.KubeReserved), EvictionHard: k.EvictionHard,
-			EnforceNodeAllocatable: slices.Contains(k.EnforceNodeAllocatable, "pods"), MaxPods: int64(k.MaxPods),
+			SystemReserved: reserved(k.SystemReserved), KubeReserved: reserved(k.KubeReserved), ReservedCPUs: k.ReservedSystemCPUs,
+			SystemReservedCgroup: k.SystemReservedCgroup, KubeReservedCgroup: k.KubeReservedCgroup, EvictionHard: k.EvictionHard,
+			EnforceNodeAllocatable: k.EnforceNodeAllocatable, MaxPods: int64(k.MaxPods), PodsPerCore: int64(k.PodsPerCore), RootDir: cfg.Agent.RootDir,
 		},
 		PodPidsLimit: ptr.Deref(k.PodPidsLimit, -1), CPUCFSQuota: ptr.Deref(k.CPUCFSQuota, true), CPUCFSQuotaPeriod: k.CPUCFSQuotaPeriod.Duration,
 		MemoryThrottlingFactor: k.MemoryThrottlingFactor, MemoryReservationPolicy: string(k.MemoryReservationPolicy),
-		SwapBehavior: k.MemorySwap.SwapBehavior, SingleProcessOOMKill: k.SingleProcessOOMKill, Log: log,
+		NoMemoryQoS: gate && !memoryQoS, QOSReservedMemory: percent,
+		SwapBehavior: k.MemorySwap.SwapBehavior, SingleProcessOOMKill: k.SingleProcessOOMKill, OOMScoreAdj: new(int(ptr.Deref(k.OOMScoreAdj, -999))), Log: log,
 	})
 }
 
@@ -198,7 +202,7 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 
 // parts is everything that runs as long as the agent does.
 func (a *agent) parts() []func(context.Context) error {
-	parts := []func(context.Context) error{a.runPods, a.images.Run, a.network.Run, a.probes.Run, a.source.Run}
+	parts := []func(context.Context) error{a.tree.Run, a.runPods, a.images.Run, a.network.Run, a.probes.Run, a.source.Run}
 	if a.embedded != nil {
 		parts = append(parts, a.embedded.Run)
 	}

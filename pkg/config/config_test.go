@@ -93,10 +93,9 @@ func TestParse(t *testing.T) {
 			c.Unsupported = []string{"authentication", "readOnlyPort", "serializeImagePulls"}
 		}},
 		"AsItIsAnyway": {"who asks for what happens anyway is not disappointed", kubelet + "serializeImagePulls: false\ncpuManagerPolicy: none\nport: 0\n", func(*Config) {}},
-		"SystemReserved": {"a value may be without an effect where its field is not", kubelet + "enforceNodeAllocatable: [pods, system-reserved]\nsystemReservedCgroup: /system.slice\n", func(c *Config) {
-			c.Kubelet.EnforceNodeAllocatable = []string{"pods", "system-reserved"}
-			c.Kubelet.SystemReservedCgroup = "/system.slice"
-			c.Unsupported = []string{"enforceNodeAllocatable[system-reserved]", "systemReservedCgroup"}
+		"Gates": {"a value may be without an effect where its field is not", kubelet + "featureGates: {MemoryQoS: false, Other: true}\n", func(c *Config) {
+			c.Kubelet.FeatureGates = map[string]bool{"MemoryQoS": false, "Other": true}
+			c.Unsupported = []string{"featureGates[Other]"}
 		}},
 	}
 	for name, tc := range cases {

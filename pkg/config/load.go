@@ -149,7 +149,8 @@ func honoured() []string {
 		"podPidsLimit", "maxPods", "cpuCFSQuota", "cpuCFSQuotaPeriod", "memorySwap", "memoryThrottlingFactor",
 		"memoryReservationPolicy", "singleProcessOOMKill", "containerLogMaxSize", "containerLogMaxFiles", "clusterDNS",
 		"clusterDomain", "resolvConf", "allowedUnsafeSysctls", "seccompDefault", "containerRuntimeEndpoint", "podLogsDir",
-		"crashLoopBackOff",
+		"crashLoopBackOff", "systemReservedCgroup", "kubeReservedCgroup", "reservedSystemCPUs", "podsPerCore", "qosReserved",
+		"featureGates", "oomScoreAdj",
 	}
 }
 
@@ -165,9 +166,9 @@ func (c Config) unsupported(set map[string]bool) []string {
 			out = append(out, name)
 		}
 	}
-	for _, v := range c.Kubelet.EnforceNodeAllocatable {
-		if v != "pods" && v != "none" {
-			out = append(out, fmt.Sprintf("enforceNodeAllocatable[%s]", v))
+	for gate := range c.Kubelet.FeatureGates {
+		if gate != "MemoryQoS" && gate != "QOSReserved" {
+			out = append(out, fmt.Sprintf("featureGates[%s]", gate))
 		}
 	}
 	slices.Sort(out)

@@ -136,6 +136,16 @@ func (v *validator) hierarchy(c Config) {
 		}
 	}
 	v.reserved("systemReserved", k.SystemReserved)
+	if k.ReservedSystemCPUs != "" && (k.SystemReservedCgroup != "" || k.KubeReservedCgroup != "") {
+		v.problem("reservedSystemCPUs", "cannot be set together with systemReservedCgroup or kubeReservedCgroup")
+	}
+	for _, r := range slices.Sorted(maps.Keys(k.QOSReserved)) {
+		v.oneOf("qosReserved", r, "memory")
+		number, isPercent := strings.CutSuffix(k.QOSReserved[r], "%")
+		if n, err := strconv.ParseInt(number, 10, 64); err != nil || !isPercent || n < 0 || n > 100 {
+			v.problem("qosReserved."+r, "%q is not between 0%% and 100%%", k.QOSReserved[r])
+		}
+	}
 	v.reserved("kubeReserved", k.KubeReserved)
 	v.oneOf("memorySwap.swapBehavior", k.MemorySwap.SwapBehavior, "", "NoSwap", "LimitedSwap")
 	v.oneOf("memoryReservationPolicy", string(k.MemoryReservationPolicy), "None", "TieredReservation")

@@ -1,16 +1,13 @@
 package qos
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,7 +87,20 @@ func (h *hierarchy) exists(cgroup string) bool {
 			return false
 		}
 	}
-	return true
+	if h.version == 1 {
+		return true
+	}
+	data, err := os.ReadFile(filepath.Join(h.root, cgroup, "cgroup.controllers"))
+	have := strings.Fields(string(data))
+	return err == nil && !slices.ContainsFunc(needed(), func(c string) bool { return !slices.Contains(have, c) })
+}
+
+// anywhere says whether a cgroup is there under some controller.
+func (h *hierarchy) anywhere(cgroup string) bool {
+	return slices.ContainsFunc(h.dirs(cgroup), func(d string) bool {
+		_, err := os.Stat(d)
+		return err == nil
+	})
 }
 
 // create makes a cgroup and what lies between it and the root, ready for limits.
@@ -108,15 +118,20 @@ func (h *hierarchy) create(cgroup string) error {
 
 // enable offers every controller to a cgroup, from the root down.
 func (h *hierarchy) enable(cgroup string) error {
+	var all []string
+	for _, c := range h.controllers {
+		if slices.Contains(append(needed(), "hugetlb", "io"), c) {
+			all = append(all, "+"+c)
+		}
+	}
 	dir := h.root
 	for part := range strings.SplitSeq(strings.Trim(cgroup, "/"), "/") {
-		for _, c := range h.controllers {
-			if !slices.Contains(append(needed(), "hugetlb", "io"), c) {
-				continue
-			}
-			err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
-			if err != nil && slices.Contains(needed(), c) {
-				return explain(fmt.Sprintf("enable the %s controller below %s", c, dir), err)
+		file := filepath.Join(dir, "cgroup.subtree_control")
+		if os.WriteFile(file, []byte(strings.Join(all, " ")), 0) != nil { // all or nothing: find out which
+			for _, c := range all {
+				if err := os.WriteFile(file, []byte(c), 0); err != nil && slices.Contains(needed(), c[1:]) {
+					return explain(fmt.Sprintf("enable the %s controller below %s", c[1:], dir), err)
+				}
 			}
 		}
 		dir = filepath.Join(dir, part)
@@ -181,105 +196,13 @@ func (h *hierarchy) write(cgroup string, settings []Setting) error {
 
 // explain adds what to do about errors that a user can mend.
 func explain(what string, err error) error {
-	if errors.Is(err, unix.EROFS) {
-		return fmt.Errorf("%s: the cgroup file system is read-only; remount it with `mount -o remount,rw /sys/fs/cgroup`: %w", what, err)
+	var at *fs.PathError
+	switch {
+	case errors.Is(err, unix.EROFS) && errors.As(err, &at):
+		return fmt.Errorf("%s: the cgroup file system is read-only there; find its mount with `findmnt -T %s` and remount it with `mount -o remount,rw`: %w", what, filepath.Dir(at.Path), err)
+	case errors.Is(err, unix.EBUSY) && errors.As(err, &at) && filepath.Base(at.Path) == "cgroup.subtree_control":
+		return fmt.Errorf("%s: that cgroup has processes of its own, which cgroup v2 does not allow; move them into a cgroup below it, or set cgroupRoot: %w", what, err)
+	default:
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	return fmt.Errorf("%s: %w", what, err)
-}
-
-// processes lists every process in and below a cgroup.
-func (h *hierarchy) processes(cgroup string) ([]int, error) {
-	seen := map[int]bool{}
-	for _, dir := range h.dirs(cgroup) {
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // removed meanwhile
-			}
-			if err != nil || !d.IsDir() {
-				return err
-			}
-			data, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-			if err != nil {
-				return ignoreGone(err)
-			}
-			for field := range strings.FieldsSeq(string(data)) {
-				pid, err := strconv.Atoi(field)
-				if err != nil {
-					return fmt.Errorf("%s/cgroup.procs: %w", path, err)
-				}
-				seen[pid] = true
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	var pids []int
-	for pid := range seen {
-		if pid > 0 { // 0 is a process of another PID namespace
-			pids = append(pids, pid)
-		}
-	}
-	slices.Sort(pids)
-	return pids, nil
-}
-
-func ignoreGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	return err
-}
-
-const (
-	killRounds  = 10
-	removeDelay = 10 * time.Millisecond
-)
-
-// remove kills what is in a cgroup and removes it with all below.
-func (h *hierarchy) remove(ctx context.Context, cgroup string) error {
-	var err error
-	for range killRounds {
-		var pids []int
-		if pids, err = h.processes(cgroup); err != nil {
-			return fmt.Errorf("list processes of cgroup %s: %w", cgroup, err)
-		}
-		for _, pid := range pids {
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("kill process %d of cgroup %s: %w", pid, cgroup, err)
-			}
-		}
-		if err = h.rmdir(cgroup); err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(removeDelay):
-		}
-	}
-	return err
-}
-
-// rmdir removes empty cgroups bottom-up.
-func (h *hierarchy) rmdir(cgroup string) error {
-	for _, dir := range h.dirs(cgroup) {
-		var found []string
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				found = append(found, path)
-			}
-			return ignoreGone(err)
-		})
-		if err != nil {
-			return err
-		}
-		for _, d := range slices.Backward(found) {
-			if err := unix.Rmdir(d); err != nil && !errors.Is(err, unix.ENOENT) {
-				return fmt.Errorf("remove cgroup %s: %w", d, err)
-			}
-		}
-	}
-	return nil
 }

@@ -94,6 +94,10 @@ func (t *Tree) unified(pod *corev1.Pod, c *corev1.Container, limit int64) map[st
 	if t.v2Swap {
 		u["memory.swap.max"] = strconv.FormatInt(t.swapLimit(pod, c), 10)
 	}
+	if t.cfg.NoMemoryQoS {
+		u["memory.high"] = "max"
+		return u
+	}
 	request := c.Resources.Requests.Memory().Value()
 	number := strconv.FormatInt(request, 10)
 	switch {

@@ -68,7 +68,7 @@ func exampleTree(t *testing.T, version int, systemd bool, change func(*Config)) 
 		Node: NodeSettings{
 			SystemReserved: corev1.ResourceList{"cpu": resource.MustParse("300m"), "memory": resource.MustParse("512Mi"), "pid": resource.MustParse("1000")},
 			KubeReserved:   corev1.ResourceList{"cpu": resource.MustParse("200m"), "memory": resource.MustParse("512Mi")},
-			EvictionHard:   map[string]string{"memory.available": "100Mi"}, EnforceNodeAllocatable: true, MaxPods: 110,
+			EvictionHard:   map[string]string{"memory.available": "100Mi"}, EnforceNodeAllocatable: []string{"pods"}, MaxPods: 110,
 		},
 		Log: slog.New(slog.DiscardHandler),
 	}
@@ -77,7 +77,7 @@ func exampleTree(t *testing.T, version int, systemd bool, change func(*Config)) 
 	}
 	tree := &Tree{
 		cfg: cfg, version: version, fs: &hierarchy{version: version, mounts: map[string]string{"hugetlb": "x"}},
-		pageSizes: []string{"1GB", "2MB"}, swap: 2 << 30, v1Swap: true, v2Swap: true, oomFloor: -1000, pods: map[types.UID]PodCgroup{},
+		pageSizes: []string{"1GB", "2MB"}, swap: 2 << 30, v1Swap: true, v2Swap: true, oomFloor: -1000, pods: map[types.UID]PodCgroup{}, tiers: map[string][]Setting{}, unknown: map[string]map[string]Setting{},
 		capacity: corev1.ResourceList{
 			corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi"), resourcePids: resource.MustParse("32768"),
 			"hugepages-2Mi": resource.MustParse("0"), "hugepages-1Gi": resource.MustParse("0"),
@@ -278,164 +278,5 @@ func TestContainerExamples(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-func TestLevels(t *testing.T) {
-	pods := examplePods()
-	for name, tc := range map[string]struct {
-		reason   string
-		version  int
-		change   func(*Config)
-		running  []string
-		root     map[string]string
-		burst    map[string]string
-		rootAlso map[string]string
-	}{
-		"V2": {
-			reason: "kubepods gets what is not reserved", version: 2, running: []string{"B1", "B2", "B3", "P"},
-			root:  map[string]string{"cpu.weight": "137", "memory.max": "7516192768", "pids.max": "31768", "cpuset.cpus": "0-3", "memory.min": "0", "memory.low": "0"},
-			burst: map[string]string{"cpu.weight": "92"},
-		},
-		"V1": {
-			reason: "", version: 1, running: []string{"B1"},
-			root:  map[string]string{"cpu.shares": "3584", "memory.limit_in_bytes": "7516192768", "pids.max": "31768", "cpuset.cpus": "0-3"},
-			burst: map[string]string{"cpu.shares": "358"},
-		},
-		"NotEnforced": {
-			reason: "without enforcement the whole machine", version: 2, change: func(c *Config) { c.Node.EnforceNodeAllocatable = false },
-			root:  map[string]string{"cpu.weight": "157", "memory.max": "8589934592", "pids.max": "32768", "cpuset.cpus": "0-3", "memory.min": "0", "memory.low": "0"},
-			burst: map[string]string{"cpu.weight": "1"},
-		},
-		"Tiered": {
-			reason: "requests are protected at every level above the pod", version: 2, change: func(c *Config) { c.MemoryReservationPolicy = "TieredReservation" }, running: []string{"G", "B1"},
-			root:     map[string]string{"cpu.weight": "137", "memory.max": "7516192768", "pids.max": "31768", "cpuset.cpus": "0-3", "memory.min": "0", "memory.low": "0"},
-			burst:    map[string]string{"cpu.weight": "14", "memory.low": "201326592"},
-			rootAlso: map[string]string{"memory.min": "469762048", "memory.low": "201326592"},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			tree := exampleTree(t, tc.version, false, tc.change)
-			var running []*corev1.Pod
-			for _, p := range tc.running {
-				running = append(running, pods[p])
-			}
-			root := tree.rootResources("0-3")
-			if d := cmp.Diff(with(tc.version, "4611686018427387904", tc.root), written(root.settings(tc.version, false, tree.pageSizes))); d != "" {
-				t.Errorf("%s: kubepods (-want +got):\n%s", tc.reason, d)
-			}
-			burstable, also := tree.tierResources(running)
-			if d := cmp.Diff(with(tc.version, "4611686018427387904", tc.burst), written(burstable.settings(tc.version, false, tree.pageSizes))); d != "" {
-				t.Errorf("%s: burstable (-want +got):\n%s", tc.reason, d)
-			}
-			if tc.rootAlso != nil {
-				if also == nil {
-					t.Fatal("kubepods is not protected")
-				}
-				if d := cmp.Diff(with(2, "4611686018427387904", tc.rootAlso), written(also.settings(2, false, tree.pageSizes))); d != "" {
-					t.Errorf("kubepods with pods (-want +got):\n%s", d)
-				}
-			}
-		})
-	}
-}
-
-func TestAllocatable(t *testing.T) {
-	tree := exampleTree(t, 2, false, nil)
-	a := tree.Allocatable()
-	if a.Cpu().MilliValue() != 3500 || a.Memory().Value() != 7411335168 {
-		t.Errorf("allocatable is %s and %d, want 3500m and 7411335168", a.Cpu(), a.Memory().Value())
-	}
-	if _, has := a[resourcePids]; has {
-		t.Error("process IDs are no part of a node's status")
-	}
-	tooMuch := NodeSettings{KubeReserved: list("", "9Gi")}
-	if _, err := tooMuch.absoluteOf(tree.capacity); err == nil {
-		t.Error("reserving more than there is must be refused")
-	}
-	if got, err := thresholdOf("10%", 107374182400); err != nil || got != 10737418400 {
-		t.Errorf("10%% of 107374182400 is %d (%v), want 10737418400", got, err)
-	}
-}
-
-func TestSwapAndThrottling(t *testing.T) {
-	pods := examplePods()
-	factor := 0.9
-	limited := exampleTree(t, 2, false, func(c *Config) { c.SwapBehavior = "LimitedSwap"; c.MemoryThrottlingFactor = &factor })
-	for name, tc := range map[string]struct{ swap, high string }{
-		"B1.c1": {"33554432", "496603136"}, "B1.c2": {"16777216", "127504384"}, "B2.c2": {"16777216", "6771281920"},
-		"B3.s1": {"8388608", "63750144"}, "B3.i1": {"0", ""}, "G.c1": {"0", ""}, "E.c1": {"0", "6764572672"},
-		"P.c1": {"0", ""}, "P.c2": {"33554432", "255012864"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := pods[name[:len(name)-3]]
-			for _, c := range append(p.Spec.InitContainers, p.Spec.Containers...) {
-				if c.Name != name[len(name)-2:] {
-					continue
-				}
-				u := limited.Container(p, &c).Linux.Unified
-				if u["memory.swap.max"] != tc.swap || u["memory.high"] != tc.high {
-					t.Errorf("swap %q, high %q, want %q, %q", u["memory.swap.max"], u["memory.high"], tc.swap, tc.high)
-				}
-			}
-		})
-	}
-	_, settings, err := limited.Plan(pods["P"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := written(settings)["memory.high"]; got != "1020051456" {
-		t.Errorf("memory.high of pod P is %q, want 1020051456", got)
-	}
-}
-
-func TestConversions(t *testing.T) {
-	for _, tc := range []struct {
-		cpu            string
-		shares, weight uint64
-		quota          int64
-	}{
-		{"0", 2, 1, 0}, {"1m", 2, 1, 1000}, {"10m", 10, 1, 1000}, {"11m", 11, 1, 1100}, {"50m", 51, 2, 5000}, {"100m", 102, 4, 10000},
-		{"333m", 340, 13, 33300}, {"1", 1024, 39, 100000}, {"1005m", 1029, 40, 100500}, {"2", 2048, 79, 200000}, {"256", 262144, 10000, 25600000}, {"300", 262144, 10000, 30000000},
-	} {
-		q := resource.MustParse(tc.cpu)
-		if got := sharesOf(&q); got != tc.shares {
-			t.Errorf("%s: %d shares, want %d", tc.cpu, got, tc.shares)
-		}
-		if got := weightOf(tc.shares); got != tc.weight {
-			t.Errorf("%s: weight %d, want %d", tc.cpu, got, tc.weight)
-		}
-		if got := quotaOf(&q, 100000); got != tc.quota {
-			t.Errorf("%s: quota %d, want %d", tc.cpu, got, tc.quota)
-		}
-	}
-}
-
-func TestNames(t *testing.T) {
-	for slice, want := range map[string]string{
-		"kubepods.slice": "/kubepods.slice", "kubepods-burstable.slice": "/kubepods.slice/kubepods-burstable.slice", "-.slice": "/",
-		"a-b-c.slice": "/a.slice/a-b.slice/a-b-c.slice",
-	} {
-		if got, err := expandSlice(slice); err != nil || got != want {
-			t.Errorf("%s: got %s, %v, want %s", slice, got, err, want)
-		}
-	}
-	for _, bad := range []string{"a--b.slice", "-a.slice", "a/b.slice", "a"} {
-		if got, err := expandSlice(bad); err == nil {
-			t.Errorf("%s: got %s, want an error", bad, got)
-		}
-	}
-	for component, want := range map[string]types.UID{
-		"kubepods-burstable-pod11_22.slice": "11-22", "kubepods-pod1.slice": "1", "kubepods-burstable.slice": "", "cri-containerd-x.scope": "",
-	} {
-		if got, ok := podUID(component, true); ok != (want != "") || ok && got != want {
-			t.Errorf("%s: got UID %q, want %q", component, got, want)
-		}
-	}
-	if got, ok := podUID("pod11-22", false); !ok || got != "11-22" {
-		t.Errorf("pod11-22: got %q", got)
-	}
-	if got := (PodCgroup{Path: "/x", Unit: "kubepods-pod1.slice"}).ContainerPath("id"); got != "kubepods-pod1.slice:cri-containerd:id" {
-		t.Errorf("container path is %s", got)
 	}
 }

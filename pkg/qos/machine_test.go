@@ -31,10 +31,10 @@ func machineTree(t *testing.T) *Tree {
 		t.Fatal("this test needs root: run `make test` as root")
 	}
 	cfg := exampleTree(t, 2, false, nil).cfg
-	cfg.CgroupFSRoot, cfg.ProcRoot, cfg.SysRoot, cfg.CgroupRoot = "/sys/fs/cgroup", "/proc", "/sys", "/"
+	cfg.CgroupFSRoot, cfg.ProcRoot, cfg.SysRoot, cfg.RunRoot, cfg.CgroupRoot = "/sys/fs/cgroup", "/proc", "/sys", "/run", "/"
 	cfg.Node.SystemReserved, cfg.Node.KubeReserved = nil, nil
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
-	if !systemdRunning() {
+	if !systemdRunning(cfg.RunRoot) {
 		cfg.CgroupRoot = testRoot
 		h, err := openHierarchy(cfg.CgroupFSRoot)
 		if err != nil {
@@ -169,7 +169,7 @@ func TestRemovePodKillsWhatIsLeft(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("the process was not killed")
 	}
-	if tree.anywhere(cg.Path) {
+	if tree.fs.anywhere(cg.Path) {
 		t.Error("the cgroup is still there")
 	}
 	if err := tree.RemovePod(t.Context(), types.UID("never-there")); err != nil {
@@ -179,7 +179,7 @@ func TestRemovePodKillsWhatIsLeft(t *testing.T) {
 
 func TestErrorsNameTheRemedy(t *testing.T) {
 	cfg := exampleTree(t, 2, false, nil).cfg
-	cfg.ProcRoot, cfg.SysRoot, cfg.CgroupRoot = "/proc", "/sys", "/"
+	cfg.ProcRoot, cfg.SysRoot, cfg.RunRoot, cfg.CgroupRoot = "/proc", "/sys", "/run", "/"
 	cases := map[string]struct {
 		change func(*Config)
 		want   string

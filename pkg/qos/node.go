@@ -1,12 +1,15 @@
 package qos
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -21,9 +24,40 @@ type NodeSettings struct {
 	SystemReserved, KubeReserved corev1.ResourceList
 	// EvictionHard maps a signal such as memory.available to a quantity or a percentage.
 	EvictionHard map[string]string
-	// EnforceNodeAllocatable holds "pods" when kubepods is to be limited.
-	EnforceNodeAllocatable bool
-	MaxPods                int64
+	// EnforceNodeAllocatable names what is limited: pods, and with -compressible at
+	// the end for CPU only, system-reserved and kube-reserved.
+	EnforceNodeAllocatable []string
+	// SystemReservedCgroup and KubeReservedCgroup are those that are limited then.
+	SystemReservedCgroup, KubeReservedCgroup string
+	// ReservedCPUs is a CPU list; their number replaces what is reserved of cpu.
+	ReservedCPUs string
+	// MaxPods, and PodsPerCore unless it is 0, limit the number of pods.
+	MaxPods, PodsPerCore int64
+	// RootDir is on the file system that pods' ephemeral-storage is taken from.
+	RootDir string
+}
+
+func (s *NodeSettings) enforces(what string) bool {
+	return slices.Contains(s.EnforceNodeAllocatable, what)
+}
+
+// reserveCPUs turns a list of reserved CPUs into a quantity.
+func (s *NodeSettings) reserveCPUs() error {
+	if s.ReservedCPUs == "" {
+		return nil
+	}
+	cpus, err := parseCPUs(s.ReservedCPUs)
+	if err != nil {
+		return fmt.Errorf("reservedSystemCPUs: %w", err)
+	}
+	system, kube := s.SystemReserved.DeepCopy(), s.KubeReserved.DeepCopy()
+	delete(kube, corev1.ResourceCPU)
+	if system == nil {
+		system = corev1.ResourceList{}
+	}
+	system[corev1.ResourceCPU] = *resource.NewQuantity(int64(len(cpus)), resource.DecimalSI)
+	s.SystemReserved, s.KubeReserved = system, kube
+	return nil
 }
 
 // readCapacity reads what the machine has.
@@ -40,11 +74,22 @@ func (c *Config) readCapacity() (corev1.ResourceList, error) {
 	if err != nil {
 		return nil, err
 	}
+	pods := c.Node.MaxPods
+	if c.Node.PodsPerCore > 0 {
+		pods = min(pods, c.Node.PodsPerCore*int64(len(cpus)))
+	}
 	out := corev1.ResourceList{
 		corev1.ResourceCPU:    *resource.NewQuantity(int64(len(cpus)), resource.DecimalSI),
 		corev1.ResourceMemory: *resource.NewQuantity(memory, resource.BinarySI),
-		corev1.ResourcePods:   *resource.NewQuantity(c.Node.MaxPods, resource.DecimalSI),
+		corev1.ResourcePods:   *resource.NewQuantity(pods, resource.DecimalSI),
 		resourcePids:          *resource.NewQuantity(pids, resource.DecimalSI),
+	}
+	storage, err := fileSystemSize(c.Node.RootDir)
+	if err != nil {
+		return nil, err
+	}
+	if storage > 0 {
+		out[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(storage, resource.BinarySI)
 	}
 	dirs, err := filepath.Glob(filepath.Join(c.SysRoot, "kernel/mm/hugepages/hugepages-*kB"))
 	if err != nil {
@@ -92,23 +137,34 @@ func (s *NodeSettings) allocatableOf(capacity, absolute corev1.ResourceList) (co
 			out[r] = q.DeepCopy()
 		}
 	}
-	memory := out[corev1.ResourceMemory]
-	if threshold, set := s.EvictionHard["memory.available"]; set {
-		reserve, err := thresholdOf(threshold, capacity.Memory().Value())
-		if err != nil {
-			return nil, fmt.Errorf("evictionHard memory.available: %w", err)
+	for signal, r := range map[string]corev1.ResourceName{
+		"memory.available": corev1.ResourceMemory, "nodefs.available": corev1.ResourceEphemeralStorage,
+	} {
+		threshold, set := s.EvictionHard[signal]
+		left, listed := out[r]
+		if !set || !listed {
+			continue
 		}
-		memory.Sub(*resource.NewQuantity(reserve, resource.BinarySI))
+		whole := capacity[r]
+		reserve, err := thresholdOf(threshold, whole.Value())
+		if err != nil {
+			return nil, fmt.Errorf("evictionHard %s: %w", signal, err)
+		}
+		left.Sub(*resource.NewQuantity(reserve, resource.BinarySI))
+		out[r] = left
 	}
+	memory := out[corev1.ResourceMemory]
 	for r, q := range capacity {
 		if strings.HasPrefix(string(r), corev1.ResourceHugePagesPrefix) {
 			memory.Sub(q)
 		}
 	}
-	if memory.Sign() < 0 {
-		memory = *resource.NewQuantity(0, resource.BinarySI)
-	}
 	out[corev1.ResourceMemory] = memory
+	for r, q := range out {
+		if q.Sign() < 0 {
+			out[r] = *resource.NewQuantity(0, resource.BinarySI)
+		}
+	}
 	return out, nil
 }
 
@@ -126,6 +182,21 @@ func thresholdOf(s string, capacity int64) (int64, error) {
 		return 0, fmt.Errorf("%q: %w", s, err)
 	}
 	return q.Value(), nil
+}
+
+// fileSystemSize is the size of the file system that dir is on, or will be on
+// once it is made. Without a dir it is 0.
+func fileSystemSize(dir string) (int64, error) {
+	for ; dir != ""; dir = filepath.Dir(dir) {
+		var fs unix.Statfs_t
+		switch err := unix.Statfs(dir, &fs); {
+		case err == nil:
+			return int64(fs.Blocks) * fs.Frsize, nil
+		case !errors.Is(err, unix.ENOENT) || dir == "/":
+			return 0, fmt.Errorf("size of the file system of %s: %w", dir, err)
+		}
+	}
+	return 0, nil
 }
 
 // onlineCPUs lists the CPUs that are on.

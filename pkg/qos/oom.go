@@ -1,7 +1,11 @@
 package qos
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,13 +21,31 @@ func oomFloor(procRoot string) (int, error) {
 	return int(own), err
 }
 
+// scoreSelf gives this process, and what it starts, the configured score.
+func (t *Tree) scoreSelf() error {
+	if t.cfg.OOMScoreAdj == nil {
+		return nil
+	}
+	adj := *t.cfg.OOMScoreAdj
+	err := os.WriteFile(filepath.Join(t.cfg.ProcRoot, "self/oom_score_adj"), []byte(strconv.Itoa(adj)), 0)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		t.clampOOM(adj)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("set the agent's own oom_score_adj: %w", err)
+	}
+	t.oomFloor, err = oomFloor(t.cfg.ProcRoot)
+	return err
+}
+
 // clampOOM raises a score that could not be set, and says so once.
 func (t *Tree) clampOOM(adj int) int {
 	if adj >= t.oomFloor {
 		return adj
 	}
 	t.warnOOM.Do(func() {
-		t.cfg.Log.Warn("CAP_SYS_RESOURCE is missing: containers that should be protected from the OOM killer get the agent's own oom_score_adj",
+		t.cfg.Log.Warn("CAP_SYS_RESOURCE is missing: the agent, and containers that should be protected from the OOM killer, keep the oom_score_adj the agent was started with; give it that capability",
 			"wanted", adj, "used", t.oomFloor)
 	})
 	return t.oomFloor

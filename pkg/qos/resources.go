@@ -97,7 +97,7 @@ func (c *Config) protectPod(res *Resources, pod *corev1.Pod, class corev1.PodQOS
 			res.MemoryLow = &request
 		}
 	}
-	if c.MemoryThrottlingFactor == nil || !resourcehelper.IsPodLevelResourcesSet(pod) || !memoryLimited || limit == 0 || request == limit {
+	if c.NoMemoryQoS || c.MemoryThrottlingFactor == nil || !resourcehelper.IsPodLevelResourcesSet(pod) || !memoryLimited || limit == 0 || request == limit {
 		return
 	}
 	if high := throttleAt(request, limit, *c.MemoryThrottlingFactor); high > request {
@@ -105,7 +105,9 @@ func (c *Config) protectPod(res *Resources, pod *corev1.Pod, class corev1.PodQOS
 	}
 }
 
-func (c *Config) tiered() bool { return c.MemoryReservationPolicy == "TieredReservation" }
+func (c *Config) tiered() bool {
+	return !c.NoMemoryQoS && c.MemoryReservationPolicy == "TieredReservation"
+}
 
 // throttleAt is memory.high between a request and a limit, in whole pages.
 func throttleAt(request, limit int64, factor float64) int64 {

@@ -31,6 +31,18 @@ func (n name) slice() string {
 	return strings.Join(escaped, "-") + ".slice"
 }
 
+// parseName reads a cgroup that a user names: a path, or with systemd a slice.
+func parseName(cgroup string, systemd bool) name {
+	if !systemd {
+		return strings.Split(strings.Trim(cgroup, "/"), "/")
+	}
+	parts := strings.Split(strings.TrimSuffix(path.Base(cgroup), ".slice"), "-")
+	for i := range parts {
+		parts[i] = strings.ReplaceAll(parts[i], "_", "-")
+	}
+	return parts
+}
+
 // expandSlice is where systemd keeps a slice below a cgroup mount: each prefix
 // of its name is a directory of its own. a-b.slice is at /a.slice/a-b.slice.
 func expandSlice(slice string) (string, error) {
@@ -63,7 +75,7 @@ func podUID(component string, systemd bool) (types.UID, bool) {
 		component = strings.ReplaceAll(base[strings.LastIndex(base, "-")+1:], "_", "-")
 	}
 	uid, isPod := strings.CutPrefix(component, "pod")
-	return types.UID(uid), isPod && uid != "" && !strings.Contains(uid, "pod")
+	return types.UID(uid), isPod && uid != ""
 }
 
 // PodCgroup is the cgroup of a pod.

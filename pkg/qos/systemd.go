@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -22,48 +23,54 @@ const (
 	redials     = 50
 )
 
+var (
+	errJob    = errors.New("systemd job failed")
+	errBroken = errors.New("connection to systemd broke")
+)
+
 // systemdRunning says whether systemd is the running init.
-func systemdRunning() bool {
-	info, err := os.Lstat("/run/systemd/system")
+func systemdRunning(runRoot string) bool {
+	info, err := os.Lstat(filepath.Join(runRoot, "systemd/system"))
 	return err == nil && info.IsDir()
 }
 
 // units talks to systemd over one connection that it keeps.
 type units struct {
-	mu   sync.Mutex // guards conn; not held during calls
-	conn *dbus.Conn
+	runRoot string
+	mu      sync.Mutex // guards link; not held during calls
+	link    *link
 }
 
-// connection returns the kept connection, or a new one: to systemd itself, and
-// only if that is not possible through the D-Bus daemon.
-func (u *units) connection(ctx context.Context) (*dbus.Conn, error) {
+// connection returns the kept connection, or a new one.
+func (u *units) connection(ctx context.Context) (*link, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.conn != nil && u.conn.Connected() {
-		return u.conn, nil
+	if u.link != nil && u.link.Connected() {
+		return u.link, nil
 	}
-	conn, err := dbus.NewSystemdConnectionContext(context.WithoutCancel(ctx)) // lives longer than this call
+	if u.link != nil { // half of it may be left
+		u.link.Close()
+		u.link = nil
+	}
+	l, err := dial(context.WithoutCancel(ctx), u.runRoot) // lives longer than this call
 	if err != nil {
-		var busErr error
-		if conn, busErr = dbus.NewSystemConnectionContext(context.WithoutCancel(ctx)); busErr != nil {
-			return nil, fmt.Errorf("systemd answers neither on /run/systemd/private nor on the system bus (start dbus.service, run as root, or set cgroupDriver: cgroupfs): %w", errors.Join(err, busErr))
-		}
+		return nil, err
 	}
-	u.conn = conn
-	return conn, nil
+	u.link = l
+	return l, nil
 }
 
 // call runs f, again on a new connection when the old one broke: systemd drops
 // its connections when it re-executes itself.
-func (u *units) call(ctx context.Context, f func(*dbus.Conn) error) error {
+func (u *units) call(ctx context.Context, f func(*link) error) error {
 	var err error
 	for range redials {
-		var conn *dbus.Conn
-		if conn, err = u.connection(ctx); err == nil {
-			if err = f(conn); err == nil || !disconnected(err) {
+		var l *link
+		if l, err = u.connection(ctx); err == nil {
+			if err = f(l); err == nil || !disconnected(err) {
 				return err
 			}
-			u.drop(conn)
+			u.drop(l)
 		}
 		select {
 		case <-ctx.Done():
@@ -74,13 +81,13 @@ func (u *units) call(ctx context.Context, f func(*dbus.Conn) error) error {
 	return err
 }
 
-func (u *units) drop(conn *dbus.Conn) {
+func (u *units) drop(l *link) {
 	u.mu.Lock()
-	if u.conn == conn {
-		u.conn = nil
+	if u.link == l {
+		u.link = nil
 	}
 	u.mu.Unlock()
-	conn.Close()
+	l.Close()
 }
 
 // disconnected says whether err is about the connection and not about the call.
@@ -91,28 +98,39 @@ func disconnected(err error) bool {
 	return !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errJob)
 }
 
-var errJob = errors.New("systemd job failed")
-
 // start makes a slice with all its settings in one step. It reports whether the
 // slice was there already, which then keeps what it has.
 func (u *units) start(ctx context.Context, slice string, version int, settings []Setting) (existed bool, err error) {
 	all := append(sliceProperties(slice, version), properties(settings)...)
-	err = u.call(ctx, func(conn *dbus.Conn) error {
-		done := make(chan string, 1)
-		_, err := conn.StartTransientUnitContext(ctx, slice, "replace", all, done)
-		if err != nil {
+	err = u.call(ctx, func(l *link) error {
+		return l.job(ctx, func(done chan<- string) error {
+			_, err := l.StartTransientUnitContext(ctx, slice, "replace", all, done)
 			return err
-		}
-		return await(ctx, done)
+		})
 	})
-	var remote godbus.Error
-	if errors.As(err, &remote) && remote.Name == unitExists {
-		return true, nil
+	if !isRemote(err, unitExists) {
+		return false, wrapUnit("start", slice, err)
 	}
-	if err != nil {
-		return false, fmt.Errorf("start unit %s: %w", slice, err)
+	// Known is not active: systemd remembers a slice that was stopped for a while.
+	err = u.call(ctx, func(l *link) error {
+		return l.job(ctx, func(done chan<- string) error {
+			_, err := l.StartUnitContext(ctx, slice, "replace", done)
+			return err
+		})
+	})
+	return true, wrapUnit("start", slice, err)
+}
+
+func wrapUnit(verb, slice string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return false, nil
+	return fmt.Errorf("%s unit %s: %w", verb, slice, err)
+}
+
+func isRemote(err error, name string) bool {
+	remote, ok := errors.AsType[godbus.Error](err)
+	return ok && remote.Name == name
 }
 
 // sliceProperties are what every slice has besides its settings. A slice is
@@ -147,55 +165,32 @@ func (u *units) set(ctx context.Context, slice string, settings []Setting) error
 	if len(props) == 0 {
 		return nil
 	}
-	err := u.call(ctx, func(conn *dbus.Conn) error {
-		return conn.SetUnitPropertiesContext(ctx, slice, true, props...)
+	err := u.call(ctx, func(l *link) error {
+		return l.SetUnitPropertiesContext(ctx, slice, true, props...)
 	})
-	if err != nil {
-		return fmt.Errorf("set properties of unit %s: %w", slice, err)
-	}
-	return nil
+	return wrapUnit("set properties of", slice, err)
 }
 
 // stop ends a slice and forgets it; one that is not there is success.
 func (u *units) stop(ctx context.Context, slice string) error {
-	err := u.call(ctx, func(conn *dbus.Conn) error {
-		done := make(chan string, 1)
-		if _, err := conn.StopUnitContext(ctx, slice, "replace", done); err != nil {
+	err := u.call(ctx, func(l *link) error {
+		return l.job(ctx, func(done chan<- string) error {
+			_, err := l.StopUnitContext(ctx, slice, "replace", done)
 			return err
-		}
-		return await(ctx, done)
+		})
 	})
-	var remote godbus.Error
-	if errors.As(err, &remote) && remote.Name == noSuchUnit {
+	if isRemote(err, noSuchUnit) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("stop unit %s: %w", slice, err)
-	}
-	return nil
-}
-
-// await waits for the result of a job.
-func await(ctx context.Context, done <-chan string) error {
-	ctx, cancel := context.WithTimeout(ctx, jobTimeout)
-	defer cancel()
-	select {
-	case result := <-done:
-		if result != "done" {
-			return fmt.Errorf("%w: %s", errJob, result)
-		}
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return wrapUnit("stop", slice, err)
 }
 
 // close ends the connection.
 func (u *units) close() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.conn != nil {
-		u.conn.Close()
-		u.conn = nil
+	if u.link != nil {
+		u.link.Close()
+		u.link = nil
 	}
 }
