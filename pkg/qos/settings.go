@@ -20,6 +20,8 @@ type Setting struct {
 	value any
 	// optional files may be missing from a kernel.
 	optional bool
+	// both is for a property that systemd knows and does not act upon.
+	both bool
 }
 
 // quotaStep is systemd's granularity of quotas: 10 ms of CPU time per second.
@@ -65,8 +67,8 @@ func (res *Resources) settings(version int, systemd bool, pageSizes []string) []
 	}
 	out = append(out, res.quotaSettings(version, systemd)...)
 	if res.CPUSet != "" {
-		s := Setting{Controller: "cpuset", File: "cpuset.cpus", Value: res.CPUSet}
-		if cpus, err := parseCPUs(res.CPUSet); err == nil && version == 2 {
+		s := Setting{Controller: "cpuset", File: "cpuset.cpus", Value: res.CPUSet, both: version == 1}
+		if cpus, err := parseCPUs(res.CPUSet); err == nil {
 			s.Property, s.value = "AllowedCPUs", cpuMask(cpus)
 		}
 		add(s)
@@ -138,7 +140,7 @@ func properties(settings []Setting) []dbus.Property {
 func files(settings []Setting, systemd bool) []Setting {
 	var out []Setting
 	for _, s := range settings {
-		if s.File != "" && (!systemd || s.Property == "") {
+		if s.File != "" && (!systemd || s.Property == "" || s.both) {
 			out = append(out, s)
 		}
 	}
