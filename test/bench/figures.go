@@ -260,17 +260,19 @@ func (m *machine) idle(ctx context.Context, s *subject) (usage, error) {
 		if err != nil {
 			return u, err
 		}
-		memory, err := rss(pid)
+		resident, share, err := memory(pid)
 		if err != nil {
 			return u, err
 		}
 		percent := 100 * (after - before[i]).Seconds() / took.Seconds()
-		if i == 0 {
-			u.ContainerdCPU, u.ContainerdRSS = percent, memory
-			continue
+		switch i {
+		case 0:
+			u.ContainerdCPU, u.ContainerdRSS = percent, resident
+		case 1:
+			u.CPU, u.RSS = percent, resident
+		default:
+			u.CPU, u.Helpers = u.CPU+percent, u.Helpers+share
 		}
-		u.CPU += percent
-		u.RSS += memory
 	}
 	return u, nil
 }

@@ -164,16 +164,27 @@ func cpuTime(pid int) (time.Duration, error) {
 	return sum, nil
 }
 
-// rss is the resident memory of a process in MB.
-func rss(pid int) (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+// memory is the resident memory of a process in MB, and its share of that when
+// pages that others have too are divided between them.
+func memory(pid int) (resident, share float64, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	fields := strings.Fields(string(data))
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("/proc/%d/statm has %d fields", pid, len(fields))
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) < 3 || f[0] != "Rss:" && f[0] != "Pss:" {
+			continue
+		}
+		kb, err := strconv.ParseFloat(f[1], 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("memory of process %d: %w", pid, err)
+		}
+		if f[0] == "Rss:" {
+			resident = kb * 1024 / 1e6
+		} else {
+			share = kb * 1024 / 1e6
+		}
 	}
-	pages, err := strconv.ParseFloat(fields[1], 64)
-	return pages * float64(os.Getpagesize()) / 1e6, err
+	return resident, share, nil
 }

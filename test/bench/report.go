@@ -55,6 +55,9 @@ type usage struct {
 	CPU           float64 `json:"cpuPercent"`
 	ContainerdCPU float64 `json:"containerdCPUPercent"`
 	RSS           float64 `json:"rssMB"`
+	// Helpers is the memory of processes that the subject has started for itself,
+	// where pages that it shares with them count in part.
+	Helpers       float64 `json:"helpersMB,omitempty"`
 	ContainerdRSS float64 `json:"containerdRSSMB"`
 	// PerPod is how many processes each pod has besides its own.
 	PerPod float64 `json:"processesPerPod,omitempty"`
@@ -177,11 +180,11 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "| %d | %s | %.3f | %.3f | %s | %s | %s | %.3f | %s |\n", x.Pods, x.Subject, x.Start.P50, x.Start.P99,
 			times(x.StartTotal, f.StartTotal), times(x.StopTotal, f.StopTotal), times(x.Restart.P50, f.Restart.P50), x.Restart.P99, orDash(x.AdoptSeconds))
 	}
-	b.WriteString("\n## Idle\n\nCPU in percent of one core, resident memory in MB, both with helper processes; processes that each pod has besides its own.\n\n")
-	b.WriteString("| pods | | CPU | CPU of containerd | memory | memory of containerd | processes per pod |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("\n## Idle\n\nCPU in percent of one core, with that of helper processes; resident memory in MB; processes that each pod has besides its own.\n\n")
+	b.WriteString("| pods | | CPU | CPU of containerd | memory | memory of helpers | memory of containerd | processes per pod |\n|---|---|---|---|---|---|---|---|\n")
 	for _, x := range r.Idle {
 		u := x.Usage
-		fmt.Fprintf(&b, "| %d | %s | %.2f | %.2f | %s | %.0f | %s |\n", x.Pods, x.Subject, u.CPU, u.ContainerdCPU, orDash(u.RSS), u.ContainerdRSS, orDash(u.PerPod))
+		fmt.Fprintf(&b, "| %d | %s | %.2f | %.2f | %s | %s | %.0f | %s |\n", x.Pods, x.Subject, u.CPU, u.ContainerdCPU, orDash(u.RSS), orDash(u.Helpers), u.ContainerdRSS, orDash(u.PerPod))
 	}
 	b.WriteString(r.verdicts())
 	b.WriteString(r.stageTables())
