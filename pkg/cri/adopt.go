@@ -91,7 +91,7 @@ func (r *Runtime) adoptContainer(ctx context.Context, record containers.Containe
 		close(c.exited)
 		c.task = true // the agent may have died before it deleted the task
 		r.keep(p, c)
-		return r.deleteTask(ctx, c)
+		return r.deleteTask(ctx, p, c)
 	}
 	return r.adoptTask(ctx, p, c, record.Labels)
 }

@@ -181,16 +181,7 @@ func (r *Runtime) startTask(ctx context.Context, p *podState, c *containerState,
 
 // createTask creates the task, and with it the pod's shim when it is the first.
 func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState, rootfs []mount.Mount) (uint32, error) {
-	r.mu.Lock()
-	first := true
-	for _, other := range p.containers {
-		first = first && !other.task
-	}
-	r.mu.Unlock()
-	if first { // two shims that start for one group can each believe to be the first
-		p.shim.Lock()
-		defer p.shim.Unlock()
-	}
+	defer r.holdShim(p)()
 	stdin, stdout, stderr := c.io.Paths()
 	req := &tasksapi.CreateTaskRequest{
 		ContainerID: c.ID, Terminal: c.io.cfg.TTY, Stdin: stdin, Stdout: stdout, Stderr: stderr,
@@ -223,6 +214,24 @@ func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState
 	return 0, err
 }
 
+// holdShim returns when the pod's shim stays until release, or when nobody else
+// starts or ends one until then.
+func (r *Runtime) holdShim(p *podState) (release func()) {
+	p.shim.RLock()
+	r.mu.Lock()
+	there := false
+	for _, c := range p.containers {
+		there = there || c.task
+	}
+	r.mu.Unlock()
+	if there {
+		return p.shim.RUnlock
+	}
+	p.shim.RUnlock()
+	p.shim.Lock()
+	return p.shim.Unlock
+}
+
 // startFailed records an attempt that never ran. There may be no task to be a
 // witness, so the facts are kept before they are told.
 func (r *Runtime) startFailed(ctx context.Context, p *podState, c *containerState, cause error) {
@@ -235,7 +244,7 @@ func (r *Runtime) startFailed(ctx context.Context, p *podState, c *containerStat
 	})
 	r.keepExit(ctx, &value)
 	r.tell(p, c)
-	r.cleanUp(ctx, c)
+	r.cleanUp(ctx, p, c)
 }
 
 // stopSignalOf is the pod's choice, else the image's, else SIGTERM.
@@ -327,7 +336,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string, keepLog bool) 
 	if err := r.StopContainer(ctx, id, 0); err != nil {
 		return err
 	}
-	if err := r.deleteTask(ctx, c); err != nil {
+	if err := r.deleteTask(ctx, p, c); err != nil {
 		return err
 	}
 	if err := ignoreNotFound(r.client.ContainerService().Delete(ctx, id)); err != nil {
@@ -352,7 +361,9 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string, keepLog bool) 
 
 // deleteTask makes containerd forget a task that has ended. The last one of a
 // pod takes the shim along.
-func (r *Runtime) deleteTask(ctx context.Context, c *containerState) error {
+func (r *Runtime) deleteTask(ctx context.Context, p *podState, c *containerState) error {
+	p.shim.Lock()
+	defer p.shim.Unlock()
 	r.mu.Lock()
 	has := c.task
 	r.mu.Unlock()

@@ -113,7 +113,7 @@ func (r *Runtime) finish(ctx context.Context, p *podState, c *containerState, va
 	if !r.keepExit(ctx, &value) {
 		return // the next agent sees the stopped task
 	}
-	r.cleanUp(ctx, c)
+	r.cleanUp(ctx, p, c)
 }
 
 // tell makes an exit known.
@@ -148,8 +148,8 @@ func (r *Runtime) keepExit(ctx context.Context, value *Container) bool {
 }
 
 // cleanUp releases what only a running container needs.
-func (r *Runtime) cleanUp(ctx context.Context, c *containerState) {
-	err := r.deleteTask(ctx, c)
+func (r *Runtime) cleanUp(ctx context.Context, p *podState, c *containerState) {
+	err := r.deleteTask(ctx, p, c)
 	if c.io != nil {
 		err = errors.Join(err, c.io.Remove())
 	}

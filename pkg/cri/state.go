@@ -20,8 +20,11 @@ type podState struct {
 
 	// lifecycle serialises what starts and ends the sandbox.
 	lifecycle sync.Mutex
-	// shim serialises the create that starts the pod's shim.
-	shim sync.Mutex
+	// shim keeps apart what starts and what may end the pod's shim: two that start
+	// for one group can each believe to be the first, and one that ends with its
+	// last task takes a create that has just reached it along. Creates in a shim
+	// that is there share it.
+	shim sync.RWMutex
 }
 
 // containerState is one container; Runtime.mu guards the embedded value.

@@ -44,6 +44,7 @@ func Test(t *testing.T, boot func(t *testing.T, wake func(types.UID)) Machine) {
 		"NewestAttemptFirst":          (*bench).newestAttemptFirst,
 		"ExitIsToldAndKept":           (*bench).exitIsToldAndKept,
 		"StopContainerEndsIt":         (*bench).stopContainerEndsIt,
+		"NextAttemptStartsAtOnce":     (*bench).nextAttemptStartsAtOnce,
 		"RemoveContainerKillsIt":      (*bench).removeContainerKillsIt,
 		"StopSandboxKillsAll":         (*bench).stopSandboxKillsAll,
 		"RemoveSandboxForgets":        (*bench).removeSandboxForgets,
@@ -191,6 +192,20 @@ func (b *bench) stopContainerEndsIt() {
 	p, _ := b.Pod(b.pod.UID)
 	if got := p.Container("main"); got.State != cri.Exited || got.ExitCode != killed {
 		b.Errorf("want it killed when stop returns, got %+v", got)
+	}
+}
+
+// nextAttemptStartsAtOnce replaces a pod's only container as soon as its end is
+// told, while the runtime still clears up after it.
+func (b *bench) nextAttemptStartsAtOnce() {
+	b.sandbox()
+	const attempts = 20
+	for i := range attempts {
+		c := b.start("main", i, "sleep", "1000")
+		b.must(b.StopContainer(b.Context(), c.ID, 0))
+	}
+	if p, _ := b.Pod(b.pod.UID); len(p.Attempts("main")) != attempts {
+		b.Errorf("want %d attempts, got %+v", attempts, p.Containers)
 	}
 }
 
