@@ -76,9 +76,7 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, er
 		},
 		PodIP:    a.podIP,
 		OnChange: func(uid types.UID) { a.pool.Wake(uid) },
-		Unhealthy: func(pod *corev1.Pod, container, kind string, err error) {
-			a.event(pod, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe of container %s failed: %v", title(kind), container, err))
-		},
+		Event:    func(pod *corev1.Pod, reason, message string) { a.event(pod, corev1.EventTypeWarning, reason, message) },
 	})
 	a.pool, err = a.newPool()
 	if err != nil {
@@ -300,6 +298,3 @@ func nodeIPs() []string {
 	}
 	return append(v4, v6...)
 }
-
-// title writes a word with a capital.
-func title(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

@@ -92,8 +92,10 @@ type Prober interface {
 	Sync(pod *corev1.Pod, container, id string, startedAt time.Time)
 	Remove(id string)
 	RemovePod(uid types.UID)
+	// Ending ends the probes that could have a container of the pod restarted.
+	Ending(uid types.UID)
 	// Seed tells what was known of a container before the agent was restarted.
-	Seed(id string, started, ready bool)
+	Seed(uid types.UID, id string, started, ready bool)
 }
 
 // ProbeResults says what probes found. Unknown is not a failure.

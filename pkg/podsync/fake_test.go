@@ -140,7 +140,8 @@ func (f fakeVolumes) SubPath(context.Context, *corev1.Pod, string, int, string, 
 func (f fakeProbes) Sync(*corev1.Pod, string, string, time.Time) {}
 func (f fakeProbes) Remove(string)                               {}
 func (f fakeProbes) RemovePod(types.UID)                         {}
-func (f fakeProbes) Seed(id string, started, ready bool) {
+func (f fakeProbes) Ending(types.UID)                            {}
+func (f fakeProbes) Seed(_ types.UID, id string, started, ready bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seeded[id] = Health{Started: started, Ready: ready}

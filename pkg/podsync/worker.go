@@ -32,6 +32,7 @@ type worker struct {
 	waits  map[string]string // why each container waited at the last pass
 	probed map[string]bool   // container IDs handed to the prober
 	told   bool              // the status has been told by this agent
+	ending bool              // the prober has been told of the end
 
 	mu      sync.Mutex // guards all below; not held across I/O
 	pod     *corev1.Pod
@@ -161,7 +162,7 @@ func (w *worker) restore(rec record) {
 	for _, list := range [][]corev1.ContainerStatus{rec.Status.InitContainerStatuses, rec.Status.ContainerStatuses} {
 		for _, c := range list {
 			if c.State.Running != nil {
-				w.cfg.Probes.Seed(bareID(c.ContainerID), c.Started != nil && *c.Started, c.Ready)
+				w.cfg.Probes.Seed(w.uid, bareID(c.ContainerID), c.Started != nil && *c.Started, c.Ready)
 			}
 		}
 	}
@@ -256,11 +257,15 @@ func (w *worker) syncProbes(want Want, have Have) {
 			}
 			continue
 		}
-		if !w.probed[a.ID] && !have.starting(a.Name) && want.End == nil {
+		if !w.probed[a.ID] && !have.starting(a.Name) {
 			w.probed[a.ID] = true
 			w.cfg.Probes.Sync(want.Pod, a.Name, a.ID, a.StartedAt)
 		}
 		have.Probes[a.ID] = w.health(want.Pod, a)
+	}
+	if want.End != nil && !w.ending {
+		w.ending = true
+		w.cfg.Probes.Ending(w.uid)
 	}
 }
 

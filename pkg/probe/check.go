@@ -11,11 +11,14 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -23,112 +26,170 @@ import (
 const (
 	maxBody      = 10 << 10 // bytes of an answer that are read
 	maxRedirects = 10
+	userAgent    = "kube-probe/nodeagent"
 )
 
-// check asks once. A nil error is success; anything else says why not.
-func (m *Manager) check(ctx context.Context, t *target) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(t.probe.TimeoutSeconds)*time.Second)
+// answer is what a container said of itself. A remark on what is ok is a warning.
+type answer struct {
+	ok     bool
+	remark string
+}
+
+// no is a failure. Whatever keeps a container from answering is one, too.
+func no(format string, args ...any) (answer, error) {
+	return answer{remark: fmt.Sprintf(format, args...)}, nil
+}
+
+// check asks once. An error says that the question could not be put, which tells
+// nothing of the container.
+func (m *Manager) check(ctx context.Context, c *container, p *corev1.Probe) (answer, error) {
+	timeout := time.Duration(p.TimeoutSeconds) * time.Second
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	switch h := t.probe.ProbeHandler; {
+	switch h := p.ProbeHandler; {
 	case h.Exec != nil:
-		return m.checkExec(ctx, t, h.Exec.Command)
+		return m.checkExec(ctx, c, h.Exec.Command, timeout)
 	case h.HTTPGet != nil:
-		return m.checkHTTP(ctx, t, h.HTTPGet)
+		return m.checkHTTP(ctx, c, h.HTTPGet)
 	case h.TCPSocket != nil:
-		return m.checkTCP(ctx, t, h.TCPSocket)
+		return m.checkTCP(ctx, c, h.TCPSocket)
 	case h.GRPC != nil:
-		return m.checkGRPC(ctx, t, h.GRPC)
+		return m.checkGRPC(ctx, c, h.GRPC)
 	default:
-		return errors.New("the probe names no handler")
+		return answer{}, errors.New("the probe names no handler")
 	}
 }
 
-func (m *Manager) checkExec(ctx context.Context, t *target, cmd []string) error {
-	code, out, err := m.deps.Exec(ctx, t.id, cmd, time.Duration(t.probe.TimeoutSeconds)*time.Second)
-	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("command timed out after %ds", t.probe.TimeoutSeconds)
-		}
-		return err
+func (m *Manager) checkExec(ctx context.Context, c *container, cmd []string, timeout time.Duration) (answer, error) {
+	code, out, err := m.deps.Exec(ctx, c.id, cmd, timeout)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return no("command timed out after %s", timeout)
+	case err != nil:
+		return answer{}, err
+	case code != 0:
+		return no("command exited with %d: %s", code, strings.TrimSpace(string(out)))
+	default:
+		return answer{ok: true}, nil
 	}
-	if code != 0 {
-		return fmt.Errorf("command exited with %d: %s", code, strings.TrimSpace(string(out)))
-	}
-	return nil
 }
 
 // address is where a network probe goes: the pod, unless the probe names a host.
-func (m *Manager) address(t *target, host string, port intstr.IntOrString) (string, error) {
+func (m *Manager) address(c *container, host string, port intstr.IntOrString) (string, error) {
 	if host == "" {
-		if host = m.deps.PodIP(t.uid); host == "" {
+		if host = m.deps.PodIP(c.uid); host == "" {
 			return "", errors.New("the pod has no address yet")
 		}
 	}
-	n := port.IntValue()
+	n, err := portOf(c.spec, port)
+	if err != nil {
+		return "", err
+	}
+	return net.JoinHostPort(host, strconv.Itoa(n)), nil
+}
+
+// portOf looks a named port up in the container; a number may be written as text.
+func portOf(c *corev1.Container, port intstr.IntOrString) (int, error) {
+	n := port.IntValue() // 0 of what is not a number
 	if port.Type == intstr.String {
-		n = 0
-		for _, p := range t.ports {
+		for _, p := range c.Ports {
 			if p.Name == port.StrVal {
 				n = int(p.ContainerPort)
 			}
 		}
 		if n == 0 {
-			if n, _ = strconv.Atoi(port.StrVal); n == 0 {
-				return "", fmt.Errorf("the container has no port named %q", port.StrVal)
-			}
+			return 0, fmt.Errorf("the container has no port named %q", port.StrVal)
 		}
 	}
-	return net.JoinHostPort(host, strconv.Itoa(n)), nil
+	if n < 1 || n > 65535 {
+		return 0, fmt.Errorf("%d is not a port number", n)
+	}
+	return n, nil
 }
 
-func (m *Manager) checkHTTP(ctx context.Context, t *target, h *corev1.HTTPGetAction) error {
-	address, err := m.address(t, h.Host, h.Port)
+// dialer makes connections that leave nothing behind: closing one does not keep
+// its port busy for a minute, which would add up over many probes.
+func dialer() *net.Dialer {
+	return &net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var refused error
+		err := c.Control(func(fd uintptr) {
+			refused = syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1, Linger: 1})
+		})
+		return errors.Join(err, refused)
+	}}
+}
+
+func (m *Manager) checkHTTP(ctx context.Context, c *container, h *corev1.HTTPGetAction) (answer, error) {
+	address, err := m.address(c, h.Host, h.Port)
 	if err != nil {
-		return err
+		return answer{}, err
 	}
+	req, err := request(ctx, h, address)
+	if err != nil {
+		return answer{}, err
+	}
+	resp, err := probeClient(req.URL.Hostname()).Do(req)
+	if err != nil {
+		return no("%v", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	switch text := strings.TrimSpace(string(body)); {
+	case err != nil:
+		return no("read answer: %v", err)
+	case resp.StatusCode < 200 || resp.StatusCode >= 400:
+		return no("HTTP probe failed with statuscode: %d: %s", resp.StatusCode, text)
+	case resp.StatusCode >= 300:
+		return answer{ok: true, remark: "the redirect to " + resp.Header.Get("Location") + " leads elsewhere and was not followed: " + text}, nil
+	default:
+		return answer{ok: true}, nil
+	}
+}
+
+// request asks for what the probe says. A header of the probe replaces ours of
+// that name, and an empty one takes it away.
+func request(ctx context.Context, h *corev1.HTTPGetAction, address string) (*http.Request, error) {
 	u, err := url.Parse(h.Path)
 	if err != nil {
-		return fmt.Errorf("path %q: %w", h.Path, err)
+		u = &url.URL{Path: h.Path} // as it stands, percent signs and all
 	}
-	u.Scheme, u.Host = strings.ToLower(string(h.Scheme)), address
+	u.Scheme, u.Host = "http", address
+	if h.Scheme == corev1.URISchemeHTTPS {
+		u.Scheme = "https"
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	req.Header.Set("User-Agent", "kube-probe/nodeagent")
-	req.Header.Set("Accept", "*/*")
 	for _, header := range h.HTTPHeaders {
 		req.Header.Add(header.Name, header.Value)
 		if strings.EqualFold(header.Name, "Host") {
 			req.Host = header.Value
 		}
 	}
-	resp, err := probeClient(address).Do(req)
-	if err != nil {
-		return err
+	for name, value := range map[string]string{"User-Agent": userAgent, "Accept": "*/*"} {
+		switch have, set := req.Header[name]; {
+		case !set:
+			req.Header.Set(name, value)
+		case name == "Accept" && have[0] == "":
+			req.Header.Del(name)
+		}
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode < 200 || resp.StatusCode >= 400 {
-		return fmt.Errorf("HTTP probe failed with statuscode: %d: %s", resp.StatusCode, strings.TrimSpace(string(body)))
-	}
-	return nil
+	return req, nil
 }
 
 // probeClient keeps no connection, uses no proxy and trusts any certificate: it
 // asks whether the server answers, not who it is. A redirect to another host is
 // an answer and is not followed.
-func probeClient(address string) *http.Client {
+func probeClient(host string) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
+			DialContext:       dialer().DialContext,
 			DisableKeepAlives: true, DisableCompression: true,
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
 		},
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			if req.URL.Host != address {
+			if req.URL.Hostname() != host {
 				return http.ErrUseLastResponse
 			}
 			if len(via) >= maxRedirects {
@@ -139,26 +200,31 @@ func probeClient(address string) *http.Client {
 	}
 }
 
-func (m *Manager) checkTCP(ctx context.Context, t *target, h *corev1.TCPSocketAction) error {
-	address, err := m.address(t, h.Host, h.Port)
+func (m *Manager) checkTCP(ctx context.Context, c *container, h *corev1.TCPSocketAction) (answer, error) {
+	address, err := m.address(c, h.Host, h.Port)
 	if err != nil {
-		return err
+		return answer{}, err
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	conn, err := dialer().DialContext(ctx, "tcp", address)
 	if err != nil {
-		return err
+		return no("%v", err)
 	}
-	return conn.Close()
+	_ = conn.Close() // it was accepted, and that was the question
+	return answer{ok: true}, nil
 }
 
-func (m *Manager) checkGRPC(ctx context.Context, t *target, h *corev1.GRPCAction) error {
-	address, err := m.address(t, "", intstr.FromInt32(h.Port))
+func (m *Manager) checkGRPC(ctx context.Context, c *container, h *corev1.GRPCAction) (answer, error) {
+	address, err := m.address(c, "", intstr.FromInt32(h.Port))
 	if err != nil {
-		return err
+		return answer{}, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithUserAgent(userAgent),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { // and no proxy
+			return dialer().DialContext(ctx, "tcp", address)
+		}))
 	if err != nil {
-		return err
+		return answer{}, err
 	}
 	defer conn.Close()
 	service := ""
@@ -166,11 +232,14 @@ func (m *Manager) checkGRPC(ctx context.Context, t *target, h *corev1.GRPCAction
 		service = *h.Service
 	}
 	resp, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
-	if err != nil {
-		return err
+	switch {
+	case status.Code(err) == codes.Unimplemented:
+		return no("the server does not implement the gRPC health protocol (grpc.health.v1.Health): %v", err)
+	case err != nil:
+		return no("%v", err)
+	case resp.Status != healthpb.HealthCheckResponse_SERVING:
+		return no("service unhealthy (responded with %q)", resp.Status)
+	default:
+		return answer{ok: true}, nil
 	}
-	if resp.Status != healthpb.HealthCheckResponse_SERVING {
-		return fmt.Errorf("service unhealthy (responded with %q)", resp.Status)
-	}
-	return nil
 }

@@ -18,50 +18,56 @@ const (
 
 // Deps is what probes need of the world.
 type Deps struct {
-	// Exec runs a command in a container.
+	// Exec runs a command in a container. Taking longer than timeout is
+	// context.DeadlineExceeded.
 	Exec func(ctx context.Context, id string, cmd []string, timeout time.Duration) (code int, out []byte, err error)
 	// PodIP is a pod's address, or empty.
 	PodIP func(uid types.UID) string
 	// OnChange is told of every pod whose results have changed; it must not block.
 	OnChange func(uid types.UID)
-	// Unhealthy is told of every answer that is a failure, for an event.
-	Unhealthy func(pod *corev1.Pod, container, kind string, err error)
+	// Event is told of every answer that is not a plain success, with the
+	// kubelet's reason for it.
+	Event func(pod *corev1.Pod, reason, message string)
 }
 
 // Manager runs the probes of all containers. Its methods are safe for concurrent
 // use.
 type Manager struct {
-	deps  Deps
-	start chan func(ctx context.Context) // goroutines for Run to own
+	deps Deps
+	kick chan struct{} // capacity 1: fresh is not empty
 
-	mu         sync.Mutex // guards containers and all below them
+	mu         sync.Mutex // guards all below
 	containers map[string]*container
+	fresh      []*container // to be started by Run
 }
 
-// container is what is known of one running container, by its ID.
+// container is what is known of one running container. What Sync sets stays as
+// it is; the rest is guarded by the manager's mutex.
 type container struct {
-	uid      types.UID
-	probes   map[string]*corev1.Probe
-	counters map[string]*counter
-	// seeded holds until a probe has its first result.
-	started, ready, seeded bool
-	cancel                 context.CancelFunc
+	uid       types.UID
+	id        string
+	pod       *corev1.Pod // nil until it is synced
+	spec      *corev1.Container
+	startedAt time.Time
+	probes    map[string]*tracked // by kind
+	started   chan struct{}       // closed once the startup probe has succeeded
+
+	seeded, ready bool // whether and what an earlier agent knew
+	hasStarted    bool
+	ending        bool
+	cancel        context.CancelFunc // ends all probes
+	cancelHealth  context.CancelFunc // ends those that could restart the container
 }
 
-// target is what one probe of one container needs to ask.
-type target struct {
-	pod       *corev1.Pod
-	uid       types.UID
-	container string
-	id, kind  string
-	probe     *corev1.Probe
-	ports     []corev1.ContainerPort
-	startedAt time.Time
+// tracked is one probe and what it said.
+type tracked struct {
+	spec    *corev1.Probe
+	counter counter
 }
 
 // New returns a Manager that has nothing to do; see Run.
 func New(deps Deps) *Manager {
-	return &Manager{deps: deps, start: make(chan func(context.Context)), containers: map[string]*container{}}
+	return &Manager{deps: deps, kick: make(chan struct{}, 1), containers: map[string]*container{}}
 }
 
 // Run probes until ctx ends, and returns when every probe has.
@@ -72,47 +78,90 @@ func (m *Manager) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case f := <-m.start:
-			wg.Go(func() { f(ctx) })
+		case <-m.kick:
+			m.startFresh(ctx, &wg)
 		}
 	}
 }
 
+// startFresh starts the probes of containers that have none running.
+func (m *Manager) startFresh(ctx context.Context, wg *sync.WaitGroup) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.fresh {
+		if m.containers[c.id] != c {
+			continue // removed since
+		}
+		all, cancel := context.WithCancel(ctx)
+		health, cancelHealth := context.WithCancel(all)
+		c.cancel, c.cancelHealth = cancel, cancelHealth
+		if c.ending {
+			cancelHealth()
+		}
+		for kind := range c.probes {
+			life := health
+			if kind == Readiness {
+				life = all
+			}
+			wg.Go(func() { m.loop(life, c, kind) })
+		}
+	}
+	m.fresh = nil
+}
+
 // Sync starts the probes of a running container; it can be repeated.
 func (m *Manager) Sync(pod *corev1.Pod, name, id string, startedAt time.Time) {
-	c := specOf(pod, name)
-	if c == nil {
+	spec := specOf(pod, name)
+	if spec == nil {
 		return
 	}
 	m.mu.Lock()
-	known := m.containers[id]
-	if known != nil && known.cancel != nil {
-		m.mu.Unlock()
+	defer m.mu.Unlock()
+	old := m.containers[id]
+	if old != nil && old.pod != nil {
 		return
 	}
-	if known == nil {
-		known = &container{}
-		m.containers[id] = known
-	}
-	known.uid = pod.UID
-	known.probes, known.counters = map[string]*corev1.Probe{}, map[string]*counter{}
-	for kind, p := range map[string]*corev1.Probe{Startup: c.StartupProbe, Liveness: c.LivenessProbe, Readiness: c.ReadinessProbe} {
+	c := &container{uid: pod.UID, id: id, pod: pod, spec: spec, startedAt: startedAt, probes: map[string]*tracked{}, started: make(chan struct{})}
+	for kind, p := range map[string]*corev1.Probe{Startup: spec.StartupProbe, Liveness: spec.LivenessProbe, Readiness: spec.ReadinessProbe} {
 		if p != nil {
-			known.probes[kind], known.counters[kind] = p, &counter{}
+			c.probes[kind] = &tracked{spec: p}
 		}
 	}
-	stop := make(chan struct{})
-	known.cancel = sync.OnceFunc(func() { close(stop) })
-	probes := known.probes
-	m.mu.Unlock()
-	for kind, p := range probes {
-		t := &target{pod: pod, uid: pod.UID, container: name, id: id, kind: kind, probe: p, ports: c.Ports, startedAt: startedAt}
-		go func() { // handed to Run, which owns it from then on
-			select {
-			case m.start <- func(ctx context.Context) { m.loop(ctx, stop, t) }:
-			case <-stop:
+	if old != nil {
+		c.seeded, c.ready, c.hasStarted, c.ending = old.seeded, old.ready, old.hasStarted, old.ending
+	}
+	if c.hasStarted || spec.StartupProbe == nil {
+		c.start()
+	}
+	m.containers[id] = c
+	if len(c.probes) == 0 {
+		return
+	}
+	m.fresh = append(m.fresh, c)
+	select {
+	case m.kick <- struct{}{}:
+	default: // Run has yet to look at those before
+	}
+}
+
+// start lets the other probes begin.
+func (c *container) start() {
+	c.hasStarted = true
+	close(c.started)
+}
+
+// Ending says that a pod is ending. Its containers are asked no more whether they
+// should be restarted, and go on to be asked whether they are ready.
+func (m *Manager) Ending(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.containers {
+		if c.uid == uid && !c.ending {
+			c.ending = true
+			if c.cancelHealth != nil {
+				c.cancelHealth()
 			}
-		}()
+		}
 	}
 }
 
@@ -145,23 +194,13 @@ func (m *Manager) remove(id string) {
 }
 
 // Seed tells what was known of a container before this agent: it holds until the
-// container's own probes have answered.
-func (m *Manager) Seed(id string, started, ready bool) {
+// container's own probes have answered, and one that has started has started.
+func (m *Manager) Seed(uid types.UID, id string, started, ready bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.containers[id] == nil {
-		m.containers[id] = &container{started: started, ready: ready, seeded: true}
+		m.containers[id] = &container{uid: uid, id: id, seeded: true, hasStarted: started, ready: ready}
 	}
-}
-
-// result is what is known of one probe, and whether there is such a probe. The
-// caller holds mu.
-func (c *container) result(kind string) (Result, bool) {
-	counter, has := c.counters[kind]
-	if !has {
-		return Unknown, false
-	}
-	return counter.result, true
 }
 
 // Started says whether a container's startup probe has succeeded, or there is none.
@@ -169,18 +208,7 @@ func (m *Manager) Started(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := m.containers[id]
-	return c != nil && c.hasStarted()
-}
-
-func (c *container) hasStarted() bool {
-	switch r, has := c.result(Startup); {
-	case !has:
-		return true
-	case r == Unknown:
-		return c.seeded && c.started
-	default:
-		return r == Success
-	}
+	return c != nil && c.hasStarted
 }
 
 // Ready says whether a container has started and its readiness probe, if there
@@ -189,16 +217,19 @@ func (m *Manager) Ready(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := m.containers[id]
-	if c == nil || !c.hasStarted() {
+	if c == nil || !c.hasStarted {
 		return false
 	}
-	switch r, has := c.result(Readiness); {
-	case !has:
+	if c.pod == nil {
+		return c.ready
+	}
+	switch p := c.probes[Readiness]; {
+	case p == nil:
 		return true
-	case r == Unknown:
-		return c.seeded && c.ready
+	case p.counter.result == Unknown:
+		return c.ready
 	default:
-		return r == Success
+		return p.counter.result == Success
 	}
 }
 
@@ -211,62 +242,11 @@ func (m *Manager) Failed(id string) string {
 		return ""
 	}
 	for _, kind := range []string{Startup, Liveness} {
-		if r, _ := c.result(kind); r == Failure {
+		if p := c.probes[kind]; p != nil && p.counter.result == Failure {
 			return kind
 		}
 	}
 	return ""
-}
-
-// loop asks until the container is removed or ctx ends.
-func (m *Manager) loop(ctx context.Context, stop <-chan struct{}, t *target) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() { // a check in flight ends with its container
-		select {
-		case <-stop:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	period := time.Duration(t.probe.PeriodSeconds) * time.Second
-	wait := time.Until(t.startedAt.Add(time.Duration(t.probe.InitialDelaySeconds) * time.Second))
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(max(wait, 0)):
-		}
-		wait = period
-		if t.kind != Startup && !m.Started(t.id) {
-			wait = min(period, time.Second) // gated until the container has started
-			continue
-		}
-		err := m.check(ctx, t)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			m.deps.Unhealthy(t.pod, t.container, t.kind, err)
-		}
-		if m.count(t, err == nil) {
-			m.deps.OnChange(t.uid)
-		}
-		if t.kind == Startup && m.Started(t.id) {
-			return
-		}
-	}
-}
-
-// count adds an answer and reports whether the result has changed.
-func (m *Manager) count(t *target, ok bool) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c := m.containers[t.id]
-	if c == nil {
-		return false
-	}
-	return c.counters[t.kind].add(t.probe, ok)
 }
 
 func specOf(pod *corev1.Pod, name string) *corev1.Container {
