@@ -116,6 +116,10 @@ func (w *worker) do(ctx context.Context, s Step) error {
 		return w.startSandbox(ctx)
 	case StartContainer:
 		return w.startContainer(ctx, s)
+	case PostStart:
+		return w.postStart(ctx, s)
+	case PreStop:
+		return w.preStop(ctx, s)
 	case StopContainer:
 		return w.stopContainer(ctx, s)
 	case RemoveContainer:
@@ -309,6 +313,8 @@ func (w *worker) removeContainer(ctx context.Context, s RemoveContainer) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.rec.Replace, s.ID)
+	delete(w.rec.PostStarted, s.ID)
+	delete(w.rec.PreStopped, s.ID)
 	delete(w.facts.hooked, s.ID)
 	return nil
 }

@@ -21,8 +21,7 @@ import (
 // refers to something that is not there (yet).
 const reasonConfig = "CreateContainerConfigError"
 
-// startContainer runs the next attempt of a container, its postStart hook
-// included.
+// startContainer runs the next attempt of a container.
 func (w *worker) startContainer(ctx context.Context, s StartContainer) error {
 	pod := w.withAddresses()
 	c := specOf(pod, s.Container)
@@ -51,8 +50,7 @@ func (w *worker) startContainer(ctx context.Context, s StartContainer) error {
 	}
 	w.note("Created", "Created container: %s", c.Name)
 	w.note("Started", "Started container %s", c.Name)
-	w.poke() // it runs; that its hook may take long is no reason not to say so
-	return w.postStart(ctx, pod, c, started)
+	return nil
 }
 
 // lingerFor bounds how long a container that is being started holds up the end

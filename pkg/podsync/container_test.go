@@ -3,8 +3,6 @@ package podsync
 import (
 	"context"
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -119,27 +117,6 @@ func TestTerminationLog(t *testing.T) {
 	}
 	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a start that fails leaves none behind: %v", err)
-	}
-}
-
-func TestHTTPGet(t *testing.T) {
-	var seen *http.Request
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen = r
-		if r.URL.Path == "/bad" {
-			http.Error(w, "not now", http.StatusServiceUnavailable)
-		}
-	}))
-	defer srv.Close()
-	headers := []corev1.HTTPHeader{{Name: "Host", Value: "example.com"}, {Name: "X", Value: "1"}}
-	if err := httpGet(t.Context(), srv.URL+"/ok?q=1", headers); err != nil {
-		t.Errorf("a certificate for another name is no obstacle: %v", err)
-	}
-	if seen.Host != "example.com" || seen.Header.Get("X") != "1" || seen.URL.RawQuery != "q=1" {
-		t.Errorf("headers and query are handed on, got %q %v", seen.Host, seen.URL)
-	}
-	if err := httpGet(t.Context(), srv.URL+"/bad", nil); err == nil || !strings.Contains(err.Error(), "not now") {
-		t.Errorf("a status of 400 or more is a failure, with what was said; got %v", err)
 	}
 }
 

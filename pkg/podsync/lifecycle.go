@@ -15,11 +15,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-
-	"github.com/nodeagent/nodeagent/pkg/cri"
 )
 
-const maxHookOutput = 10 << 10
+const (
+	maxHookOutput    = 10 << 10
+	maxHookRedirects = 10
+)
 
 // hook runs one lifecycle handler of a running container.
 func (w *worker) hook(ctx context.Context, h *corev1.LifecycleHandler, c *corev1.Container, id string) error {
@@ -71,38 +72,53 @@ func (w *worker) httpHook(ctx context.Context, get *corev1.HTTPGetAction, c *cor
 	if get.Scheme == corev1.URISchemeHTTPS {
 		u.Scheme = "https"
 	}
-	return httpGet(ctx, u.ResolveReference(ref).String(), get.HTTPHeaders)
+	u = u.ResolveReference(&url.URL{Path: ref.Path, RawPath: ref.RawPath, RawQuery: ref.RawQuery}) // never another host
+	err = httpGet(ctx, u, get.HTTPHeaders)
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		u.Scheme = "http" // as the kubelet does, which once knew nothing else
+		err = httpGet(ctx, u, get.HTTPHeaders)
+	}
+	return err
 }
 
-// httpGet succeeds when the server answers at all with less than 400. As in the
-// kubelet the server's certificate is not checked: the address is the pod's.
-func httpGet(ctx context.Context, address string, headers []corev1.HTTPHeader) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+// httpGet succeeds when the server answers at all: as in the kubelet a hook is a
+// message, and neither the status that comes back nor the server's certificate
+// is looked at. A redirect leads nowhere but to the same host.
+func httpGet(ctx context.Context, u *url.URL, headers []corev1.HTTPHeader) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return err
 	}
+	req.Header.Set("User-Agent", "kube-lifecycle/nodeagent")
 	for _, h := range headers {
+		if strings.EqualFold(h.Name, "User-Agent") {
+			req.Header.Del(h.Name)
+		}
 		req.Header.Add(h.Name, h.Value)
 		if strings.EqualFold(h.Name, "Host") {
 			req.Host = h.Value
 		}
 	}
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
-	}}
+	client := &http.Client{
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
+		},
+		CheckRedirect: func(next *http.Request, via []*http.Request) error {
+			if next.URL.Hostname() != u.Hostname() || len(via) >= maxHookRedirects {
+				return http.ErrUseLastResponse
+			}
+			return nil
+		},
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxHookOutput))
-	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return fmt.Errorf("read answer: %w", err)
+	if _, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxHookOutput)); err != nil {
+		err = fmt.Errorf("read answer: %w", err)
 	}
-	if resp.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("answered %s: %q", resp.Status, body)
-	}
-	return nil
+	return errors.Join(err, resp.Body.Close())
 }
 
 func portOf(p intstr.IntOrString, c *corev1.Container) (int, error) {
@@ -122,19 +138,21 @@ func portOf(p intstr.IntOrString, c *corev1.Container) (int, error) {
 
 // postStart runs a container's hook. A hook that fails ends the container; what
 // happens then is for its restart policy to say.
-func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, c *corev1.Container, started cri.Container) error {
-	if c.Lifecycle == nil || c.Lifecycle.PostStart == nil {
-		return nil
+func (w *worker) postStart(ctx context.Context, s PostStart) error {
+	pod := w.current()
+	c := specOf(pod, s.Container)
+	err := w.hook(ctx, c.Lifecycle.PostStart, c, s.ID)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	err := w.hook(ctx, c.Lifecycle.PostStart, c, started.ID)
-	if err == nil || ctx.Err() != nil {
-		return err
+	if err != nil {
+		w.warn("FailedPostStartHook", "PostStartHook failed: %v", err)
+		return w.stopContainer(ctx, StopContainer{Container: c.Name, ID: s.ID, Grace: gracePeriod(pod), Why: "FailedPostStartHook"})
 	}
-	w.warn("FailedPostStartHook", "PostStartHook failed: %v", err)
-	w.note("Killing", "FailedPostStartHook")
-	if err := w.cfg.Runtime.StopContainer(ctx, started.ID, gracePeriod(pod)); err != nil {
-		return fmt.Errorf("stop after failed postStart hook: %w", err)
-	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rec.PostStarted[s.ID] = true
+	w.dirty = true
 	return nil
 }
 
@@ -142,29 +160,32 @@ func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, c *corev1.Conta
 // grace period, of which the container gets minGrace in any case.
 func (w *worker) stopContainer(ctx context.Context, s StopContainer) error {
 	w.note("Killing", "%s", s.Why)
-	grace := s.Grace
-	if c := specOf(w.current(), s.Container); c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
-		began := time.Now()
-		if err := w.preStop(ctx, c, s); err != nil {
+	began := time.Now()
+	if s.Grace > 0 {
+		if err := w.preStop(ctx, PreStop{Container: s.Container, ID: s.ID, Grace: s.Grace}); err != nil {
 			return err
 		}
-		grace -= time.Since(began)
 	}
+	grace := s.Grace - time.Since(began)
 	if err := w.cfg.Runtime.StopContainer(ctx, s.ID, max(grace, minGrace)); err != nil {
 		return fmt.Errorf("stop container %s: %w", s.Container, err)
 	}
 	return nil
 }
 
-// preStop runs the hook once in the life of a container, however often the stop
-// is tried. Its failure is told and changes nothing.
-func (w *worker) preStop(ctx context.Context, c *corev1.Container, s StopContainer) error {
-	done := false
-	w.learn(func(f *facts) {
-		done = f.hooked[s.ID]
-		f.hooked[s.ID] = true
-	})
-	if done {
+// preStop runs the hook, if there is one, once in the life of a container,
+// however often the stop is tried; only a new agent repeats one that was broken
+// off. Its failure is told and changes nothing.
+func (w *worker) preStop(ctx context.Context, s PreStop) error {
+	c := specOf(w.current(), s.Container)
+	if !hasPreStop(c) {
+		return nil
+	}
+	w.mu.Lock()
+	begun := w.facts.hooked[s.ID] || w.rec.PreStopped[s.ID]
+	w.facts.hooked[s.ID] = true
+	w.mu.Unlock()
+	if begun {
 		return nil
 	}
 	limited, cancel := context.WithTimeout(ctx, s.Grace)
@@ -176,5 +197,9 @@ func (w *worker) preStop(ctx context.Context, c *corev1.Container, s StopContain
 	if err != nil {
 		w.warn("FailedPreStopHook", "PreStopHook failed: %v", err)
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rec.PreStopped[s.ID] = true
+	w.dirty = true
 	return nil
 }

@@ -63,6 +63,8 @@ type Have struct {
 	Held    map[string]Held    // by holdKey
 	Series  map[string]int     // container to the attempt with which its crashes began
 	Replace map[string]Replace // by container ID: asked to be restarted in place
+
+	PostStarted, PreStopped map[string]bool // by container ID: the hook is over
 }
 
 // Health is what probes say of a running container.
@@ -123,6 +125,7 @@ func Next(w Want, h Have, now time.Time) Plan {
 // sync is a pass over a pod that should run.
 func (p *planner) sync() {
 	stopping := p.stopUnwanted()
+	p.runHooks()
 	p.removeOldAttempts()
 	if p.Stale && (p.Volumes || len(p.up()) > 0) {
 		p.do(UpdateVolumes{})

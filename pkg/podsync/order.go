@@ -30,7 +30,7 @@ func (p *planner) stopUnwanted() (stopping bool) {
 			}
 		default:
 			if why, grace := p.unwanted(a, newest); why != "" {
-				p.do(StopContainer{Container: a.Name, ID: a.ID, Grace: max(grace, minGrace), Why: why})
+				p.do(StopContainer{Container: a.Name, ID: a.ID, Grace: grace, Why: why})
 			}
 		}
 		stopping = stopping || !p.sandboxReady()
@@ -214,13 +214,28 @@ func (p *planner) ranAfter(i int) bool {
 // hasStarted says whether a sidecar has come so far that the next may start: its
 // postStart hook is over and its startup probe, if any, has succeeded.
 func (p *planner) hasStarted(a *cri.Container) bool {
-	return a.State == cri.Running && !p.starting(a.Name) && p.Probes[a.ID].Started
+	return a.State == cri.Running && !p.starting(specOf(p.Want.Pod, a.Name), a) && p.Probes[a.ID].Started
 }
 
 // starting says whether a container's start is still going on, which includes
 // its postStart hook.
-func (h *Have) starting(name string) bool {
-	return h.Busy[containerSlot(name)] == StartContainer{}.verb()
+func (h *Have) starting(c *corev1.Container, a *cri.Container) bool {
+	return h.Busy[containerSlot(a.Name)] == StartContainer{}.verb() || h.owesPostStart(c, a)
+}
+
+// owesPostStart says whether the postStart hook of a running attempt is not over.
+func (h *Have) owesPostStart(c *corev1.Container, a *cri.Container) bool {
+	return c != nil && c.Lifecycle != nil && c.Lifecycle.PostStart != nil && a.State == cri.Running && !h.PostStarted[a.ID]
+}
+
+// runHooks has the postStart hooks run that are due; also one that an agent
+// which was killed has left in the middle, since a hook runs at least once.
+func (p *planner) runHooks() {
+	for i := range p.Have.Pod.Containers {
+		if a := &p.Have.Pod.Containers[i]; p.owesPostStart(specOf(p.Want.Pod, a.Name), a) {
+			p.do(PostStart{Container: a.Name, ID: a.ID})
+		}
+	}
 }
 
 // isUp says whether an attempt is there and has not exited.

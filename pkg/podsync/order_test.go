@@ -176,7 +176,7 @@ func TestNextEnd(t *testing.T) {
 				h.running("main", 0)
 			},
 			given: deleted(31*time.Second, 30*time.Second),
-			want:  next{Phase: Terminating, End: &End{}, Steps: []Step{stop("main", minGrace), stop("a", minGrace)}},
+			want:  next{Phase: Terminating, End: &End{}, Steps: []Step{stop("main", 0), stop("a", 0)}},
 		},
 		"StartInFlight": {
 			reason: "what is just being started may yet have to be stopped",

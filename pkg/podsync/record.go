@@ -27,6 +27,8 @@ type record struct {
 	Gone    bool               `json:",omitempty"` // no source has it, or had it once
 	Series  map[string]int     `json:",omitempty"`
 	Replace map[string]Replace `json:",omitempty"`
+	// By container ID: hooks that are over.
+	PostStarted, PreStopped map[string]bool `json:",omitempty"`
 }
 
 // records are the records of all pods in one directory.

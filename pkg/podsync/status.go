@@ -144,7 +144,7 @@ func (st *statusOf) container(c *corev1.Container) corev1.ContainerStatus {
 // setRunning adds what only a running container has.
 func (st *statusOf) setRunning(s *corev1.ContainerStatus, c *corev1.Container, a *cri.Container) {
 	health := st.Probes[a.ID]
-	started := health.Started && !st.starting(c.Name)
+	started := health.Started && !st.starting(c, a)
 	s.Started = &started
 	s.Ready = started && health.Ready && !st.isOrdinaryInit(c.Name)
 	if len(a.Resources.Requests) > 0 || len(a.Resources.Limits) > 0 {

@@ -37,6 +37,13 @@ type (
 		Attempt, Series int
 		Origin          string
 	}
+	// PostStart runs the hook of an attempt that has been started.
+	PostStart struct{ Container, ID string }
+	// PreStop runs the hook of an attempt that is to stop when it is its turn.
+	PreStop struct {
+		Container, ID string
+		Grace         time.Duration
+	}
 	// StopContainer ends a running attempt: preStop hook, stop signal, kill.
 	StopContainer struct {
 		Container, ID string
@@ -69,6 +76,10 @@ func (StartSandbox) slot() string      { return "sandbox" }
 func (StartSandbox) verb() string      { return "start" }
 func (s StartContainer) slot() string  { return containerSlot(s.Container) }
 func (StartContainer) verb() string    { return "start" }
+func (s PostStart) slot() string       { return containerSlot(s.Container) }
+func (PostStart) verb() string         { return "postStart" }
+func (s PreStop) slot() string         { return containerSlot(s.Container) }
+func (PreStop) verb() string           { return "preStop" }
 func (s StopContainer) slot() string   { return containerSlot(s.Container) }
 func (StopContainer) verb() string     { return "stop" }
 func (s RemoveContainer) slot() string { return "dead container " + s.ID }

@@ -1,7 +1,10 @@
 package podsync
 
 import (
+	"slices"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 )
@@ -66,6 +69,11 @@ func (p *planner) stopInOrder(up []*cri.Container) {
 	if len(later) > 0 {
 		p.wakeAt(deadline)
 	}
+	for _, a := range later {
+		if !slices.Contains(now, a) {
+			p.preStopEarly(a, left)
+		}
+	}
 	for _, a := range now {
 		if a.State == cri.Created {
 			if p.Busy[containerSlot(a.Name)] == "" {
@@ -73,8 +81,20 @@ func (p *planner) stopInOrder(up []*cri.Container) {
 			}
 			continue
 		}
-		p.do(StopContainer{Container: a.Name, ID: a.ID, Grace: max(left, minGrace), Why: p.killMessage(a.Name)})
+		p.do(StopContainer{Container: a.Name, ID: a.ID, Grace: max(left, 0), Why: p.killMessage(a.Name)})
 	}
+}
+
+// preStopEarly has the hook of a sidecar run beside those of the main containers,
+// as the kubelet does: only the stop signal waits for its turn.
+func (p *planner) preStopEarly(a *cri.Container, left time.Duration) {
+	if c := specOf(p.Want.Pod, a.Name); a.State == cri.Running && hasPreStop(c) && !p.PreStopped[a.ID] {
+		p.do(PreStop{Container: a.Name, ID: a.ID, Grace: left})
+	}
+}
+
+func hasPreStop(c *corev1.Container) bool {
+	return c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil
 }
 
 func (p *planner) killMessage(container string) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +54,7 @@ type facts struct {
 	images                  map[string]pulled
 	pulling                 map[string]progress
 	held                    map[string]failures
-	hooked                  map[string]bool // container IDs whose preStop hook has run
+	hooked                  map[string]bool // container IDs whose preStop hook has begun
 	done                    map[string]done // by holdKey
 }
 
@@ -112,6 +113,12 @@ func newWorker(cfg *Config, pod *corev1.Pod, rec *record, resized func(freed boo
 	if w.rec.Replace == nil {
 		w.rec.Replace = map[string]Replace{}
 	}
+	if w.rec.PostStarted == nil {
+		w.rec.PostStarted = map[string]bool{}
+	}
+	if w.rec.PreStopped == nil {
+		w.rec.PreStopped = map[string]bool{}
+	}
 	return w
 }
 
@@ -122,6 +129,7 @@ func (w *worker) run(ctx context.Context) (done bool) {
 	for ctx.Err() == nil {
 		wake, done := w.pass(ctx)
 		if done {
+			w.callOff(func(Step) bool { return true })
 			return true
 		}
 		var alarm <-chan time.Time
@@ -144,6 +152,7 @@ func (w *worker) snapshot() record {
 	defer w.mu.Unlock()
 	rec := w.rec
 	rec.Series, rec.Replace = maps.Clone(rec.Series), maps.Clone(rec.Replace)
+	rec.PostStarted, rec.PreStopped = maps.Clone(rec.PostStarted), maps.Clone(rec.PreStopped)
 	return rec
 }
 
@@ -183,6 +192,7 @@ func (w *worker) restore(rec record) {
 func (w *worker) pass(ctx context.Context) (wake time.Time, done bool) {
 	now := time.Now()
 	want, have := w.observe()
+	w.callOffDead(have)
 	plan := Next(want, have, now)
 	if plan.End != nil && want.End == nil {
 		w.decideEnd(*plan.End)
@@ -201,6 +211,30 @@ func (w *worker) pass(ctx context.Context) (wake time.Time, done bool) {
 		}
 	}
 	return plan.Wake, false
+}
+
+// callOffDead cancels what is still being done with containers that have exited:
+// a hook has nobody left to speak to, and must not hold up what comes next.
+func (w *worker) callOffDead(have Have) {
+	for i := range have.Pod.Containers {
+		if a := &have.Pod.Containers[i]; a.State == cri.Exited && have.Busy[containerSlot(a.Name)] != "" {
+			w.callOff(func(s Step) bool { return a.ID == hookOf(s) })
+		}
+	}
+}
+
+// hookOf is the ID of the container for which a step may be running a hook.
+func hookOf(s Step) string {
+	switch s := s.(type) {
+	case PostStart:
+		return s.ID
+	case PreStop:
+		return s.ID
+	case StopContainer:
+		return s.ID
+	default:
+		return ""
+	}
 }
 
 // observe gathers what the decision depends on: first what the worker knows,
@@ -229,6 +263,7 @@ func (w *worker) recall() (Want, Have) {
 		Images: map[string]int{}, Pulling: map[string]string{}, Probes: map[string]Health{},
 		Busy: map[string]string{}, Held: map[string]Held{},
 		Series: maps.Clone(w.rec.Series), Replace: maps.Clone(w.rec.Replace),
+		PostStarted: maps.Clone(w.rec.PostStarted), PreStopped: maps.Clone(w.rec.PreStopped),
 	}
 	for name, p := range w.facts.images {
 		have.Images[name] = p.attempt
@@ -257,7 +292,7 @@ func (w *worker) syncProbes(want Want, have Have) {
 			}
 			continue
 		}
-		if !w.probed[a.ID] && !have.starting(a.Name) {
+		if !w.probed[a.ID] && !have.starting(specOf(want.Pod, a.Name), a) {
 			w.probed[a.ID] = true
 			w.cfg.Probes.Sync(want.Pod, a.Name, a.ID, a.StartedAt)
 		}
@@ -295,21 +330,30 @@ func (w *worker) decideEnd(e End) {
 			return
 		}
 		e = sooner
-		w.cancelFlights(StopContainer{}.verb())
+		w.cancelFlights(StopContainer{}.verb(), PreStop{}.verb())
 	} else {
-		w.cancelFlights(StartContainer{}.verb(), PullImage{}.verb(), SetupVolumes{}.verb(), EnsureCgroup{}.verb())
+		w.cancelFlights(StartContainer{}.verb(), PostStart{}.verb(), PullImage{}.verb(), SetupVolumes{}.verb(), EnsureCgroup{}.verb())
 	}
 	w.rec.End = &e
 	w.dirty = true
 }
 
+// callOff cancels steps in flight.
+func (w *worker) callOff(which func(Step) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.flights {
+		if which(f.step) {
+			f.cancel()
+		}
+	}
+}
+
 // cancelFlights cancels the steps with one of these verbs. The caller holds mu.
 func (w *worker) cancelFlights(verbs ...string) {
 	for _, f := range w.flights {
-		for _, v := range verbs {
-			if f.step.verb() == v {
-				f.cancel()
-			}
+		if slices.Contains(verbs, f.step.verb()) {
+			f.cancel()
 		}
 	}
 }

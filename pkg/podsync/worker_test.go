@@ -65,36 +65,6 @@ func TestRestartInPlace(t *testing.T) {
 	})
 }
 
-func TestHooks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNode()
-		n.Slow(0, 10*time.Second)
-		a := n.run(t, t.TempDir())
-		defer a.end()
-		pod := basePod()
-		pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{
-			PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"hello"}}},
-			PreStop:   &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"bye"}}},
-		}
-		a.want(pod)
-		s, _ := a.pool.Status("uid-web")
-		if c := s.ContainerStatuses[0]; c.State.Running == nil || *c.Started || c.Ready {
-			t.Errorf("while its postStart hook runs a container runs but has not started, got %+v", c)
-		}
-		time.Sleep(11 * time.Second)
-		synctest.Wait()
-		if s, _ := a.pool.Status("uid-web"); !s.ContainerStatuses[0].Ready {
-			t.Errorf("after it, it has: %+v", s.ContainerStatuses[0])
-		}
-		n.log()
-		a.want()
-		time.Sleep(11 * time.Second)
-		synctest.Wait()
-		got := n.log()
-		check(t, "the hook's time comes off the grace period", []string{"exec [main bye]", "stop main 20s"}, got[:2])
-	})
-}
-
 func TestGraceOnlyShrinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()
