@@ -52,13 +52,17 @@ func (r *Runtime) StartContainer(ctx context.Context, cfg ContainerConfig) (Cont
 		return Container{}, &StartError{Reason: "CreateContainerError", Err: fmt.Errorf("the sandbox of pod %s is not ready", cfg.Pod.UID)}
 	}
 	ctx = leases.WithLease(ctx, leaseID(p.uid))
+	// A shim whose last container has just ended stays for this one.
+	kept, release := r.keepShim(p)
+	defer release()
 	var back undo
 	c, rootfs, err := r.createContainer(ctx, p, &sandbox, &cfg, &back)
 	if err != nil {
 		err = fmt.Errorf("create container %s: %w", cfg.Container.Name, err)
 		return Container{}, &StartError{Reason: "CreateContainerError", Err: errors.Join(err, back.run(ctx))}
 	}
-	if err := r.startTask(ctx, p, c, rootfs); err != nil {
+	if err := r.startTask(ctx, p, c, rootfs, kept); err != nil {
+		release() // what is left of the attempt may end the shim
 		err = fmt.Errorf("start container %s: %w", cfg.Container.Name, err)
 		r.startFailed(ctx, p, c, err)
 		return r.get(c), &StartError{Reason: "RunContainerError", Err: err}
@@ -148,20 +152,17 @@ func (r *Runtime) runcOptions(uid, gid uint32) (*anypb.Any, error) {
 }
 
 // startTask runs the container's process.
-func (r *Runtime) startTask(ctx context.Context, p *podState, c *containerState, rootfs []mount.Mount) error {
+func (r *Runtime) startTask(ctx context.Context, p *podState, c *containerState, rootfs []mount.Mount, shimKept bool) error {
 	select {
 	case r.creates <- struct{}{}:
 		defer func() { <-r.creates }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	pid, err := r.createTask(ctx, p, c, rootfs)
+	pid, err := r.createTask(ctx, p, c, rootfs, shimKept)
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	c.task = true
-	r.mu.Unlock()
 	r.spawn(func(ctx context.Context) { c.io.Run(ctx) })
 	started := time.Now() // taken before it may already have ended
 	if _, err := r.client.TaskService().Start(ctx, &tasksapi.StartRequest{ContainerID: c.ID}); err != nil {
@@ -180,8 +181,10 @@ func (r *Runtime) startTask(ctx context.Context, p *podState, c *containerState,
 }
 
 // createTask creates the task, and with it the pod's shim when it is the first.
-func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState, rootfs []mount.Mount) (uint32, error) {
-	defer r.holdShim(p)()
+func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState, rootfs []mount.Mount, shimKept bool) (uint32, error) {
+	if !shimKept {
+		defer r.startShim(p)()
+	}
 	stdin, stdout, stderr := c.io.Paths()
 	req := &tasksapi.CreateTaskRequest{
 		ContainerID: c.ID, Terminal: c.io.cfg.TTY, Stdin: stdin, Stdout: stdout, Stderr: stderr,
@@ -198,6 +201,9 @@ func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState
 		var resp *tasksapi.CreateTaskResponse
 		resp, err = r.client.TaskService().Create(ctx, req)
 		if err == nil {
+			r.mu.Lock()
+			c.task = true
+			r.mu.Unlock()
 			return resp.Pid, nil
 		}
 		err = errgrpc.ToNative(err)
@@ -212,24 +218,6 @@ func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState
 		}
 	}
 	return 0, err
-}
-
-// holdShim returns when the pod's shim stays until release, or when nobody else
-// starts or ends one until then.
-func (r *Runtime) holdShim(p *podState) (release func()) {
-	p.shim.RLock()
-	r.mu.Lock()
-	there := false
-	for _, c := range p.containers {
-		there = there || c.task
-	}
-	r.mu.Unlock()
-	if there {
-		return p.shim.RUnlock
-	}
-	p.shim.RUnlock()
-	p.shim.Lock()
-	return p.shim.Unlock
 }
 
 // startFailed records an attempt that never ran. There may be no task to be a
@@ -357,27 +345,6 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string, keepLog bool) 
 	delete(p.containers, id)
 	r.mu.Unlock()
 	return errors.Join(errs...)
-}
-
-// deleteTask makes containerd forget a task that has ended. The last one of a
-// pod takes the shim along.
-func (r *Runtime) deleteTask(ctx context.Context, p *podState, c *containerState) error {
-	p.shim.Lock()
-	defer p.shim.Unlock()
-	r.mu.Lock()
-	has := c.task
-	r.mu.Unlock()
-	if !has {
-		return nil
-	}
-	_, err := r.client.TaskService().Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: c.ID})
-	if err := ignoreNotFound(errgrpc.ToNative(err)); err != nil {
-		return fmt.Errorf("delete the task of container %s: %w", c.ID, err)
-	}
-	r.mu.Lock()
-	c.task = false
-	r.mu.Unlock()
-	return nil
 }
 
 func ignoreNotFound(err error) error {
