@@ -138,6 +138,9 @@ func (r *Runtime) adoptTask(ctx context.Context, p *podState, c *containerState,
 	if c.StartedAt.IsZero() {
 		c.StartedAt = time.Now() // killed between start and its note
 	}
+	if resp.Process.Status != task.Status_STOPPED { // else how it ended is still to be found out
+		r.countOOM(p, c)
+	}
 	c.State, c.PID = Running, resp.Process.Pid
 	r.keep(p, c)
 	r.spawn(func(ctx context.Context) { c.io.Run(ctx) })

@@ -164,6 +164,7 @@ func (r *Runtime) startTask(ctx context.Context, p *podState, c *containerState,
 		return err
 	}
 	r.spawn(func(ctx context.Context) { c.io.Run(ctx) })
+	r.countOOM(p, c)
 	started := time.Now() // taken before it may already have ended
 	if _, err := r.client.TaskService().Start(ctx, &tasksapi.StartRequest{ContainerID: c.ID}); err != nil {
 		return errgrpc.ToNative(err)

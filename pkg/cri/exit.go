@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -66,7 +64,7 @@ func (r *Runtime) awaitExit(ctx context.Context, p *podState, c *containerState)
 
 // exited records the end of a container whose exit code is known.
 func (r *Runtime) exited(ctx context.Context, p *podState, c *containerState, code uint32, at time.Time) {
-	oom := r.oomKilled(c)
+	oom := r.oomKilled(p, c, code)
 	select { // the log is complete before anyone hears of the end
 	case <-c.io.Drained():
 	case <-time.After(drainTimeout):
@@ -223,28 +221,6 @@ func readTail(path string, limit int64) (string, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit))
 	return string(data), err
-}
-
-// oomKilled asks the container's cgroup whether the kernel killed a process in
-// it. The shim keeps the cgroup until the task is deleted.
-func (r *Runtime) oomKilled(c *containerState) bool {
-	value := r.get(c)
-	dir := CgroupDir(value.CgroupPath)
-	path := filepath.Join("/sys/fs/cgroup/memory", dir, "memory.oom_control")
-	if r.cfg.CgroupV2 {
-		path = filepath.Join("/sys/fs/cgroup", dir, "memory.events")
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return false // systemd may have removed the scope already
-	}
-	for line := range strings.Lines(string(data)) {
-		if n, found := strings.CutPrefix(line, "oom_kill "); found {
-			count, err := strconv.Atoi(strings.TrimSpace(n))
-			return err == nil && count > 0
-		}
-	}
-	return false
 }
 
 // CgroupDir turns an OCI cgroupsPath into a path below a cgroup mount.

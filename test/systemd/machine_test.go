@@ -19,7 +19,7 @@ const repo = "../.."
 func command(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	var stdout, stderr strings.Builder
-	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd := exec.Command(name, args...) // not with the test's context: cleaning up uses it too
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, stderr.String())
