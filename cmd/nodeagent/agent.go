@@ -179,6 +179,14 @@ func (a *agent) volumes() *volume.Set {
 	}
 }
 
+// limits evicts pods whose volumes outgrow their limit.
+func (a *agent) limits() *volume.Limits {
+	return &volume.Limits{Set: a.volumes(), Pods: a.desired.Pods, Evict: func(pod *corev1.Pod, message string) {
+		a.event(pod, corev1.EventTypeWarning, "Evicted", message)
+		a.desired.Evict(pod.UID, "Evicted", message)
+	}}
+}
+
 func (a *agent) newPool() (*podsync.Pool, error) {
 	volumes := a.volumes()
 	host, err := hostResolv(ptr.Deref(a.cfg.Kubelet.ResolverConfig, ""))
@@ -200,7 +208,7 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 
 // parts is everything that runs as long as the agent does.
 func (a *agent) parts() []func(context.Context) error {
-	parts := []func(context.Context) error{a.tree.Run, a.runPods, a.images.Run, a.network.Run, a.probes.Run, a.source.Run}
+	parts := []func(context.Context) error{a.tree.Run, a.runPods, a.images.Run, a.network.Run, a.probes.Run, a.source.Run, a.limits().Run}
 	if a.embedded != nil {
 		parts = append(parts, a.embedded.Run)
 	}

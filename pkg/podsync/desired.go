@@ -62,6 +62,9 @@ func (d *Desired) Evict(uid types.UID, reason, message string) {
 	d.notify()
 }
 
+// Pods are all that the sources want. They must not be changed.
+func (d *Desired) Pods() []*corev1.Pod { return d.view().pods }
+
 // Synced says whether every source has reported once.
 func (d *Desired) Synced() bool {
 	d.mu.Lock()

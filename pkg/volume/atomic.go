@@ -5,10 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -16,48 +21,86 @@ const (
 	dataLinkTmp = "..data_tmp"
 )
 
+// ours matches the directories that contents lie in.
+var ours = regexp.MustCompile(`^\.\.\d{4}_\d\d_\d\d_\d\d_\d\d_\d\d\.\d+$`)
+
 // writeAtomically makes files the content of dir, all at once: they lie in a
 // directory of their own, which a single rename of a link puts in place of the
 // old one. own is called on that directory before anyone can see it. It reports
-// whether the content was another.
+// whether the content was another. A crash at any point is mended by the next call.
 func writeAtomically(dir string, files map[string]payload, own func(path string) error) (bool, error) {
-	for name := range files {
-		if err := checkName(name); err != nil {
-			return false, err
-		}
-	}
-	current, err := os.Readlink(filepath.Join(dir, dataLink))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := checkNames(files); err != nil {
 		return false, err
 	}
-	if current != "" && same(filepath.Join(dir, current), files) {
-		return false, linkFiles(dir, files)
-	}
-	next, err := os.MkdirTemp(dir, time.Now().Format("..2006_01_02_15_04_05."))
+	current, err := currentOf(dir)
 	if err != nil {
 		return false, err
 	}
-	if err := fill(next, files); err != nil {
-		return false, errors.Join(err, os.RemoveAll(next))
-	}
-	if err := own(next); err != nil {
-		return false, errors.Join(err, os.RemoveAll(next))
-	}
-	tmp := filepath.Join(dir, dataLinkTmp)
-	// A crash between the next two steps leaves the temporary link.
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	if err := os.Symlink(filepath.Base(next), tmp); err != nil {
-		return false, err
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, dataLink)); err != nil {
-		return false, err
+	changed := current == "" || !same(filepath.Join(dir, current), files)
+	if changed {
+		if current, err = replace(dir, files, own); err != nil {
+			return false, err
+		}
 	}
 	if err := linkFiles(dir, files); err != nil {
 		return false, err
 	}
-	return true, removeStale(dir, filepath.Base(next), files)
+	return changed, removeStale(dir, current, files)
+}
+
+// currentOf is the directory that the link points at; empty means that there is
+// none. A link that was not made here is not followed: it is replaced.
+func currentOf(dir string) (string, error) {
+	current, err := os.Readlink(filepath.Join(dir, dataLink))
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EINVAL): // none, or not a link
+		return "", nil
+	case err != nil:
+		return "", err
+	case !ours.MatchString(current):
+		return "", nil
+	}
+	info, err := os.Lstat(filepath.Join(dir, current))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return "", nil
+	}
+	return current, err
+}
+
+// replace puts a new directory in the place of the current one.
+func replace(dir string, files map[string]payload, own func(path string) error) (string, error) {
+	next, err := os.MkdirTemp(dir, time.Now().UTC().Format("..2006_01_02_15_04_05."))
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(fill(next, files), own(next)); err != nil {
+		return "", errors.Join(err, os.RemoveAll(next))
+	}
+	tmp := filepath.Join(dir, dataLinkTmp)
+	// A crash between the next two steps leaves the temporary link.
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if err := os.Symlink(filepath.Base(next), tmp); err != nil {
+		return "", err
+	}
+	return filepath.Base(next), os.Rename(tmp, filepath.Join(dir, dataLink))
+}
+
+// checkNames refuses files that would be outside of the volume or in each
+// other's place.
+func checkNames(files map[string]payload) error {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := checkName(name); err != nil {
+			return err
+		}
+		for parent := filepath.Dir(name); parent != "."; parent = filepath.Dir(parent) {
+			if _, taken := files[parent]; taken {
+				return fmt.Errorf("%q cannot be a file and hold %q", parent, name)
+			}
+		}
+	}
+	return nil
 }
 
 // checkName refuses names that would leave the volume or hide its machinery.
@@ -66,7 +109,7 @@ func checkName(name string) error {
 		return fmt.Errorf("%q cannot be the path of a file in a volume", name)
 	}
 	for part := range strings.SplitSeq(name, "/") {
-		if part == "" || len(part) > 255 {
+		if part == "" || part == "." || len(part) > 255 {
 			return fmt.Errorf("%q cannot be the path of a file in a volume", name)
 		}
 	}
@@ -79,10 +122,10 @@ func fill(dir string, files map[string]payload) error {
 	}
 	for name, f := range files {
 		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		if err := mkdirAll(filepath.Dir(path)); err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, f.data, f.mode); err != nil {
+		if err := os.WriteFile(path, f.data, 0o600); err != nil {
 			return err
 		}
 		if err := os.Chmod(path, f.mode); err != nil { // whatever the umask says
@@ -98,6 +141,9 @@ func same(dir string, files map[string]payload) bool {
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
+		}
+		if !d.Type().IsRegular() {
+			return fs.ErrInvalid
 		}
 		rel, err := filepath.Rel(dir, path)
 		if err != nil {
@@ -120,8 +166,14 @@ func same(dir string, files map[string]payload) bool {
 func linkFiles(dir string, files map[string]payload) error {
 	for name := range files {
 		first, _, _ := strings.Cut(name, "/")
-		err := os.Symlink(filepath.Join(dataLink, first), filepath.Join(dir, first))
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		link, target := filepath.Join(dir, first), filepath.Join(dataLink, first)
+		if old, err := os.Readlink(link); err == nil && old == target {
+			continue
+		}
+		if err := os.RemoveAll(link); err != nil { // somebody else's, or a directory for a subPath
+			return err
+		}
+		if err := os.Symlink(target, link); err != nil {
 			return err
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
+	"path"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -34,7 +34,7 @@ func (s *Set) content(pod *corev1.Pod, v *corev1.Volume) (Mounted, bool, error) 
 		return Mounted{}, false, err
 	}
 	dir := s.dir(pod.UID, kind, v.Name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := mkdirAll(dir); err != nil {
 		return Mounted{}, false, err
 	}
 	if v.Secret != nil || v.Projected != nil || v.DownwardAPI != nil { // never on disk
@@ -43,12 +43,12 @@ func (s *Set) content(pod *corev1.Pod, v *corev1.Volume) (Mounted, bool, error) 
 			return Mounted{}, false, err
 		}
 		if !mounted {
-			if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
-				return Mounted{}, false, fmt.Errorf("mount tmpfs: %w", err)
+			if err := mountTmpfs(dir, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
+				return Mounted{}, false, err
 			}
 		}
 	}
-	changed, err := writeAtomically(dir, files, func(path string) error { return ownTree(path, pod, true) })
+	changed, err := writeAtomically(dir, files, func(path string) error { return ownTree(path, pod) })
 	return Mounted{HostPath: dir, ReadOnly: true}, changed, err
 }
 
@@ -133,7 +133,7 @@ func project(out map[string]payload, kind, name string, data map[string][]byte, 
 		if item.Mode != nil {
 			m = fs.FileMode(*item.Mode)
 		}
-		out[item.Path] = payload{v, m}
+		out[path.Clean(item.Path)] = payload{v, m}
 	}
 	return nil
 }
@@ -155,7 +155,7 @@ func (s *Set) downward(out map[string]payload, pod *corev1.Pod, items []corev1.D
 		if item.Mode != nil {
 			m = fs.FileMode(*item.Mode)
 		}
-		out[item.Path] = payload{[]byte(value), m}
+		out[path.Clean(item.Path)] = payload{[]byte(value), m}
 	}
 	return nil
 }

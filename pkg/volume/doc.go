@@ -9,5 +9,6 @@
 //
 //	Setup ─► one func per kind ─► RootDir/pods/<uid>/volumes/kubernetes.io~<kind>/<name>
 //	Update ─► the contents of configMap, secret, downwardAPI and projected
-//	Teardown ─► unmount, verify, remove
+//	Limits ─► measure emptyDirs on disk ─► evict
+//	Teardown ─► unmount unnoticed by the host, remove up to the next mount
 package volume

@@ -89,8 +89,11 @@ func (s *Set) ResourceValue(pod *corev1.Pod, c *corev1.Container, ref *corev1.Re
 	switch {
 	case found && kind == "limits":
 		var set bool
-		if q, set = c.Resources.Limits[r]; !set {
-			q = s.NodeAllocatable[r] // a container without a limit may use the node
+		if q, set = c.Resources.Limits[r]; !set && pod.Spec.Resources != nil {
+			q, set = pod.Spec.Resources.Limits[r] // it may use all of the pod
+		}
+		if !set {
+			q = s.NodeAllocatable[r] // or of the node
 		}
 	case found && kind == "requests":
 		q = c.Resources.Requests[r]
