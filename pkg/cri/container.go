@@ -260,8 +260,10 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Durat
 		if err != nil {
 			sig = syscall.SIGTERM // an image may name a signal that does not exist
 		}
-		if err := r.signal(ctx, id, sig, false); err != nil {
-			return err
+		if pid := r.get(c).PID; !signalInit(int(pid), id, sig) {
+			if err := r.signal(ctx, id, sig, false); err != nil {
+				return err
+			}
 		}
 		timer := time.NewTimer(grace)
 		defer timer.Stop()

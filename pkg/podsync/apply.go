@@ -125,7 +125,7 @@ func (w *worker) do(ctx context.Context, s Step) error {
 	case RemoveContainer:
 		return w.removeContainer(ctx, s)
 	case StopSandbox:
-		return w.cfg.Runtime.StopSandbox(ctx, w.uid)
+		return w.stopSandbox(ctx)
 	case RemoveVolumes:
 		return w.removeVolumes(ctx)
 	case RemoveCgroup:
@@ -317,6 +317,17 @@ func (w *worker) removeContainer(ctx context.Context, s RemoveContainer) error {
 	delete(w.rec.PreStopped, s.ID)
 	delete(w.facts.hooked, s.ID)
 	return nil
+}
+
+// stopSandbox waits for its turn: network plugins are programs, and hundreds at
+// once only make each other slow.
+func (w *worker) stopSandbox(ctx context.Context) error {
+	release, err := w.cfg.stops.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return w.cfg.Runtime.StopSandbox(ctx, w.uid)
 }
 
 // removeSandbox removes the containers one by one first, since their logs go

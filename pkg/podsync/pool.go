@@ -42,7 +42,7 @@ type Config struct {
 	// BackOff is the node's crash-loop delay.
 	BackOff BackOff
 	// MaxParallelStarts bounds how many sandboxes, and how many containers, are
-	// started at once; 0 means twice the number of CPUs. More than the machine has
+	// started at once, and how many sandboxes are stopped; 0 means twice the number of CPUs. More than the machine has
 	// room for only makes each of them slower.
 	MaxParallelStarts int
 	// SeccompDefault confines containers that name no seccomp profile.
@@ -52,6 +52,7 @@ type Config struct {
 	Log               *slog.Logger
 
 	sandboxes, containers slots // in which they are started
+	stops                 slots // of sandboxes
 }
 
 func (c *Config) records() records { return records{dir: filepath.Join(c.StateDir, "pods")} }
@@ -72,6 +73,7 @@ func NewPool(cfg Config) *Pool {
 		cfg.MaxParallelStarts = 2 * runtime.NumCPU()
 	}
 	cfg.sandboxes, cfg.containers = make(slots, cfg.MaxParallelStarts), make(slots, cfg.MaxParallelStarts)
+	cfg.stops = make(slots, cfg.MaxParallelStarts)
 	return &Pool{
 		cfg:     cfg,
 		kick:    make(chan struct{}, 1),
