@@ -40,7 +40,7 @@ func outside(ctx context.Context, o options) (err error) {
 		return err
 	}
 	if err := os.Mkdir(networks, 0o755); err == nil {
-		defer os.Remove(networks)
+		defer func() { _ = os.Remove(networks) }() // stays if others use it by now
 	}
 	runtime.LockOSThread() // Pdeathsig is about the thread
 	self := exec.CommandContext(ctx, "/proc/self/exe", append(os.Args[1:], "-dir", dir)...)
