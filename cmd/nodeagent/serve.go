@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -100,23 +101,10 @@ func (a *agent) logs(ctx context.Context, q server.LogQuery, stdout, stderr io.W
 		}
 		c = attempts[1]
 	}
-	id := c.ID
 	return cri.ReadLogs(ctx, cri.LogQuery{
 		Path: c.LogPath, Follow: q.Follow, Tail: q.Tail, Since: q.Since, Timestamps: q.Timestamps,
-		Running: func() bool { return a.isRunning(id) },
+		Done: a.runtime.Ended(c.ID),
 	}, stdout, stderr)
-}
-
-// isRunning says whether a container runs; it is asked again and again by followers.
-func (a *agent) isRunning(id string) bool {
-	for _, p := range a.runtime.Pods() {
-		for i := range p.Containers {
-			if p.Containers[i].ID == id {
-				return p.Containers[i].State == cri.Running
-			}
-		}
-	}
-	return false
 }
 
 func (a *agent) running(s *server.Session) (string, error) {
@@ -140,6 +128,10 @@ func (a *agent) exec(ctx context.Context, s server.Session) error {
 	code, err := a.runtime.Exec(ctx, id, cri.ExecOptions{
 		Cmd: s.Command, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr, TTY: s.TTY, Resize: sizes(ctx, s.Resize),
 	})
+	if notStarted, ok := errors.AsType[*cri.CommandError](err); ok { // said and counted as a shell does
+		say(&s, notStarted.Error())
+		code, err = notStarted.Code, nil
+	}
 	if err != nil {
 		return err
 	}
@@ -147,6 +139,16 @@ func (a *agent) exec(ctx context.Context, s server.Session) error {
 		return utilexec.CodeExitError{Err: fmt.Errorf("command terminated with exit code %d", code), Code: code}
 	}
 	return nil
+}
+
+// say writes a line to the client of a session.
+func say(s *server.Session, line string) {
+	switch {
+	case s.TTY && s.Stdout != nil:
+		_, _ = fmt.Fprintf(s.Stdout, "%s\r\n", line) // the client may be gone
+	case s.Stderr != nil:
+		_, _ = fmt.Fprintln(s.Stderr, line)
+	}
 }
 
 func (a *agent) attach(ctx context.Context, s server.Session) error {

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -37,8 +39,19 @@ type ExecOptions struct {
 	Resize         <-chan Size
 }
 
+// CommandError says that a command could not be started: it is not there (127, as
+// in a shell) or cannot be executed (126).
+type CommandError struct {
+	Code int
+	Err  error
+}
+
+func (e *CommandError) Error() string { return e.Err.Error() }
+func (e *CommandError) Unwrap() error { return e.Err }
+
 // Exec runs a command in a container and returns its exit code. When ctx ends
-// the command is killed.
+// the command is killed with its process group. A command that cannot be started
+// is a *CommandError.
 func (r *Runtime) Exec(ctx context.Context, id string, o ExecOptions) (int, error) {
 	_, c := r.find(id)
 	if c == nil || r.get(c).State != Running {
@@ -61,7 +74,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, o ExecOptions) (int, erro
 	if err != nil {
 		return 0, err
 	}
-	execProcess, err := task.Exec(ctx, execID, &process, execIO(filepath.Join(r.containerDir(id), "exec"), &o))
+	var input *endReader
+	if o.Stdin != nil {
+		input = &endReader{r: o.Stdin, end: make(chan struct{})}
+	}
+	execProcess, err := task.Exec(ctx, execID, &process, execIO(filepath.Join(r.containerDir(id), "exec"), &o, input))
 	if err != nil {
 		return 0, notRunning(fmt.Errorf("exec in container %s: %w", id, err))
 	}
@@ -72,11 +89,30 @@ func (r *Runtime) Exec(ctx context.Context, id string, o ExecOptions) (int, erro
 			r.cfg.Log.Debug("delete exec", "container", id, "err", err)
 		}
 	}()
-	return r.runExec(ctx, execProcess, &o)
+	return r.runExec(ctx, execProcess, &o, input)
 }
 
-func execIO(dir string, o *ExecOptions) cio.Creator {
-	options := []cio.Opt{cio.WithFIFODir(dir), cio.WithStreams(o.Stdin, orDiscard(o.Stdout), orDiscard(o.Stderr))}
+// endReader tells when its reader has ended.
+type endReader struct {
+	r    io.Reader
+	once sync.Once
+	end  chan struct{}
+}
+
+func (e *endReader) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if err != nil {
+		e.once.Do(func() { close(e.end) })
+	}
+	return n, err
+}
+
+func execIO(dir string, o *ExecOptions, input *endReader) cio.Creator {
+	var stdin io.Reader
+	if input != nil {
+		stdin = input
+	}
+	options := []cio.Opt{cio.WithFIFODir(dir), cio.WithStreams(stdin, orDiscard(o.Stdout), orDiscard(o.Stderr))}
 	if o.TTY {
 		options = append(options, cio.WithTerminal)
 	}
@@ -91,22 +127,33 @@ func orDiscard(w io.Writer) io.Writer {
 }
 
 // runExec starts a command that was added and waits for it.
-func (r *Runtime) runExec(ctx context.Context, process containerd.Process, o *ExecOptions) (int, error) {
+func (r *Runtime) runExec(ctx context.Context, process containerd.Process, o *ExecOptions, input *endReader) (int, error) {
 	exit, err := process.Wait(ctx) // before Start, or a quick end is missed
 	if err != nil {
 		return 0, err
 	}
 	if err := process.Start(ctx); err != nil {
-		return 0, notRunning(fmt.Errorf("start %q: %w", o.Cmd, err))
+		return 0, notRunning(notStarted(o.Cmd, err))
 	}
-	resizing, stop := context.WithCancel(ctx)
+	running, stop := context.WithCancel(ctx)
 	defer stop()
 	if o.Resize != nil {
-		go resize(resizing, process, o.Resize)
+		go resize(running, process, o.Resize)
 	}
+	if input != nil && !o.TTY {
+		go closeInput(running, process, input)
+	}
+	pidfd, err := openDaemon(int(process.Pid()))
+	if err != nil {
+		return 0, err
+	}
+	defer pidfd.close()
 	select {
 	case status := <-exit:
 		code, _, err := status.Result()
+		if ctx.Err() != nil {
+			return 0, errors.Join(ctx.Err(), pidfd.endGroup())
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -119,8 +166,62 @@ func (r *Runtime) runExec(ctx context.Context, process containerd.Process, o *Ex
 		}
 		return int(code), nil
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return 0, errors.Join(ctx.Err(), pidfd.endGroup())
 	}
+}
+
+// closeInput passes the end of a client's input on: the shim holds an end of
+// stdin as well.
+func closeInput(ctx context.Context, process containerd.Process, input *endReader) {
+	select {
+	case <-input.end:
+		_ = process.CloseIO(ctx, containerd.WithStdinCloser) // a process that has just ended has no input
+	case <-ctx.Done():
+	}
+}
+
+// endGroup kills the process group that the process leads, while it does: the
+// number of a process that lives can belong to no other group.
+func (d *daemon) endGroup() error {
+	if d == nil {
+		return nil
+	}
+	group, err := unix.Getpgid(d.pid)
+	if err == nil {
+		err = at(d.fd, func(fd int) error { return unix.PidfdSendSignal(fd, 0, nil, 0) })
+	}
+	if errors.Is(err, unix.ESRCH) || group != d.pid {
+		return nil // it has ended, or leads none
+	}
+	if err != nil {
+		return fmt.Errorf("find process group %d: %w", d.pid, err)
+	}
+	if err := unix.Kill(-d.pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process group %d: %w", d.pid, err)
+	}
+	return nil
+}
+
+// notStarted explains why a command could not be started. The OCI runtime says so
+// in words only; those of the kernel's errors at their end are the same everywhere.
+func notStarted(cmd []string, err error) error {
+	if _, reason, found := strings.Cut(err.Error(), "unable to start container process: "); found {
+		for _, c := range []struct {
+			words string
+			code  int
+		}{
+			{"executable file not found in $PATH", 127},
+			{"no such file or directory", 127},
+			{"permission denied", 126},
+			{"is a directory", 126},
+			{"exec format error", 126},
+		} {
+			if strings.HasSuffix(strings.TrimSpace(reason), c.words) {
+				return &CommandError{Code: c.code, Err: fmt.Errorf("cannot run %q in the container: %s", cmd[0], c.words)}
+			}
+		}
+	}
+	return fmt.Errorf("start %q: %w", cmd, err)
 }
 
 // resize passes terminal sizes on until ctx ends.
@@ -181,6 +282,15 @@ type AttachOptions struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Resize         <-chan Size
+}
+
+// Ended is closed when a container has exited and its log is complete. It is nil
+// when nothing is known of the container.
+func (r *Runtime) Ended(id string) <-chan struct{} {
+	if _, c := r.find(id); c != nil {
+		return c.exited
+	}
+	return nil
 }
 
 // Attach connects to a container's main process until it or the client ends.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,10 +63,8 @@ func (l *logFile) append(records []byte) {
 
 // write appends records and rotates a file that is full. The caller holds mu.
 func (l *logFile) write(records []byte) error {
-	if l.file == nil {
-		if err := l.reopen(); err != nil {
-			return err
-		}
+	if err := l.ensure(); err != nil {
+		return err
 	}
 	n, err := l.file.Write(records)
 	if err != nil {
@@ -80,6 +79,25 @@ func (l *logFile) write(records []byte) error {
 		return l.rotate()
 	}
 	return nil
+}
+
+// ensure opens the file if it is not open, or if someone has removed or emptied
+// it: what is written to a file without a name nobody can read. The caller holds mu.
+func (l *logFile) ensure() error {
+	if l.file == nil {
+		return l.reopen()
+	}
+	info, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	l.size = info.Size()
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Nlink > 0 {
+		return nil
+	}
+	err = l.file.Close()
+	l.file = nil
+	return errors.Join(err, l.reopen())
 }
 
 // reopen opens the file for appending and cuts off a record that was half
@@ -130,14 +148,6 @@ func wholeRecords(f io.ReaderAt, size int64) (int64, error) {
 
 // rotate moves the current file away. The caller holds mu.
 func (l *logFile) rotate() error {
-	info, err := l.file.Stat()
-	if err != nil {
-		return err
-	}
-	if info.Size() < l.maxSize { // someone emptied it
-		l.size = info.Size()
-		return nil
-	}
 	dir, err := openLogDir(l.path)
 	if err != nil {
 		return err

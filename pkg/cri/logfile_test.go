@@ -166,6 +166,48 @@ func TestLogFileRotates(t *testing.T) {
 	}
 }
 
+func TestLogFileMeddledWith(t *testing.T) {
+	cases := map[string]struct {
+		reason string
+		meddle func(path string) error
+		want   []string
+	}{
+		"Removed":   {"nobody could read what is written to a file without a name", os.Remove, []string{"stdout F two\n"}},
+		"DirGone":   {"the directories come back too", func(p string) error { return os.RemoveAll(filepath.Dir(p)) }, []string{"stdout F two\n"}},
+		"Emptied":   {"no hole is left where the lines were", func(p string) error { return os.Truncate(p, 0) }, []string{"stdout F two\n"}},
+		"LeftAlone": {"the file goes on", func(string) error { return nil }, []string{"stdout F one\n", "stdout F two\n"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			path := logPathIn(t)
+			l := &logFile{path: path, report: quiet()}
+			t.Cleanup(func() { _ = l.close() })
+			ended := make(chan struct{})
+			var out safeBuffer
+			followed := make(chan error, 1)
+			l.append(line("one"))
+			go func() {
+				followed <- ReadLogs(t.Context(), LogQuery{Path: path, Tail: -1, Follow: true, Done: ended}, &out, nil)
+			}()
+			eventually(t, "the follower has the first line", func() bool { return out.String() == "one\n" })
+			if err := tc.meddle(path); err != nil {
+				t.Fatal(err)
+			}
+			l.append(line("two"))
+			close(ended)
+			if err := <-followed; err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, stripped(t, path)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
+			}
+			if out.String() != "one\ntwo\n" {
+				t.Errorf("%s: the follower saw %q", tc.reason, out.String())
+			}
+		})
+	}
+}
+
 func TestNextStamp(t *testing.T) {
 	now := time.Date(2026, 8, 1, 12, 0, 0, 5, time.UTC)
 	cases := map[string]struct{ reason, last, want string }{

@@ -23,10 +23,7 @@ type LogQuery struct {
 	Tail       int64
 	Since      time.Time
 	Timestamps bool
-	// Running says whether more lines may come; nil means no.
-	Running func() bool
-	// Done, if not nil, is closed when no more lines will come. Without it a
-	// follower asks Running once a second.
+	// Done is closed when no more lines will come; nil means that it is.
 	Done <-chan struct{}
 }
 
@@ -213,8 +210,30 @@ func (p *logPart) next() ([]byte, error) {
 // maxLogLine is more than any line in a log of ours has.
 const maxLogLine = 1 << 20
 
+// restart goes back to the beginning of a file that someone has emptied: it is
+// shorter than what was read, or begins with another record.
+func (p *logPart) restart() error {
+	at, err := p.file.Seek(0, io.SeekCurrent)
+	if err != nil || at == 0 || p.compressed() {
+		return err
+	}
+	info, err := p.file.Stat()
+	if err != nil {
+		return err
+	}
+	began := p.firstRecord()
+	if info.Size() >= at && p.headStamp().Equal(began) {
+		return nil
+	}
+	p.began = time.Time{}
+	return p.rewind()
+}
+
 // read passes all whole records to w.
 func (p *logPart) read(ctx context.Context, w *logWriter) error {
+	if err := p.restart(); err != nil {
+		return err
+	}
 	for {
 		line, err := p.next()
 		if errors.Is(err, io.EOF) {

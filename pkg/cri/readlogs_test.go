@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,18 +169,17 @@ func TestFollowAcrossRotation(t *testing.T) {
 func TestFollowEnds(t *testing.T) {
 	t.Run("WithContainer", func(t *testing.T) {
 		path := logPathIn(t)
-		var running atomic.Bool
-		running.Store(true)
+		ended := make(chan struct{})
 		var out safeBuffer
 		done := make(chan error, 1)
 		go func() {
-			done <- ReadLogs(t.Context(), LogQuery{Path: path, Tail: -1, Follow: true, Running: running.Load}, &out, nil)
+			done <- ReadLogs(t.Context(), LogQuery{Path: path, Tail: -1, Follow: true, Done: ended}, &out, nil)
 		}()
 		l := &logFile{path: path, report: quiet()}
 		l.append(line("late"))
 		eventually(t, "the line", func() bool { return out.String() == "late\n" })
 		l.append(line("last"))
-		running.Store(false)
+		close(ended)
 		if err := errors.Join(<-done, l.close()); err != nil || out.String() != "late\nlast\n" {
 			t.Errorf("%q, %v", out.String(), err)
 		}
@@ -189,13 +187,13 @@ func TestFollowEnds(t *testing.T) {
 	t.Run("WithContext", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		if err := ReadLogs(ctx, LogQuery{Path: logPathIn(t), Tail: -1, Follow: true, Running: func() bool { return true }}, nil, nil); err != nil {
+		if err := ReadLogs(ctx, LogQuery{Path: logPathIn(t), Tail: -1, Follow: true, Done: make(chan struct{})}, nil, nil); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("WithClient", func(t *testing.T) {
 		path, _ := theLog(t)
-		err := ReadLogs(t.Context(), LogQuery{Path: path, Tail: -1, Follow: true, Running: func() bool { return true }}, failing{}, failing{})
+		err := ReadLogs(t.Context(), LogQuery{Path: path, Tail: -1, Follow: true, Done: make(chan struct{})}, failing{}, failing{})
 		if !errors.Is(err, errGone) {
 			t.Errorf("a client that is gone: %v", err)
 		}

@@ -13,8 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// followCheck is how often a follower looks whether the container still runs, and
-// for lines where inotify is exhausted.
+// followCheck is how often a follower looks for lines where inotify is exhausted.
 const followCheck = time.Second
 
 // follow goes on from the end of the last part until no more lines will come.
@@ -47,7 +46,7 @@ func (q *LogQuery) ended() bool {
 	case <-q.Done: // never, if it is nil
 		return true
 	default:
-		return q.Running == nil && q.Done == nil || q.Running != nil && !q.Running()
+		return q.Done == nil
 	}
 }
 
@@ -111,15 +110,20 @@ func (p *logPart) later(path string) ([]*logPart, error) {
 // firstRecord is when p began, also if it was empty when it was opened.
 func (p *logPart) firstRecord() time.Time {
 	if p.began.IsZero() && !p.compressed() {
-		head := make([]byte, longestStamp)
-		n, _ := p.file.ReadAt(head, 0) // an error leaves it unknown
-		p.began = stampOf(head[:n])
+		p.began = p.headStamp()
 	}
 	return p.began
 }
 
-// logWatch wakes a follower when something happens to the log, when the container
-// ends and, where that is no event, now and then.
+// headStamp is the time of the record that the file begins with now.
+func (p *logPart) headStamp() time.Time {
+	head := make([]byte, longestStamp)
+	n, _ := p.file.ReadAt(head, 0) // an error leaves it unknown
+	return stampOf(head[:n])
+}
+
+// logWatch wakes a follower when something happens to the log and when the
+// container ends; without inotify, now and then.
 type logWatch struct {
 	done   <-chan struct{}
 	events chan struct{} // capacity 1
@@ -176,7 +180,7 @@ func (w *logWatch) close() {
 // wait returns when there may be something to do; false says that ctx has ended.
 func (w *logWatch) wait(ctx context.Context) bool {
 	var timer <-chan time.Time
-	if w.notify == nil || w.done == nil {
+	if w.notify == nil {
 		t := time.NewTimer(followCheck)
 		defer t.Stop()
 		timer = t.C

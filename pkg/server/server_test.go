@@ -160,6 +160,55 @@ func TestExecOverSocket(t *testing.T) {
 	}
 }
 
+// A client that is killed takes its command along, also one that sends nothing.
+func TestSessionEndsWithItsClient(t *testing.T) {
+	for _, verb := range []string{"exec", "attach"} {
+		t.Run(verb, func(t *testing.T) {
+			began, ended := make(chan struct{}), make(chan error, 1)
+			session := func(ctx context.Context, _ Session) error {
+				close(began)
+				<-ctx.Done()
+				ended <- context.Cause(ctx)
+				return ctx.Err()
+			}
+			transport := serve(t, Funcs{Exec: session, Attach: session})
+			rt, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{UpgradeTransport: transport})
+			if err != nil {
+				t.Fatal(err)
+			}
+			target := &url.URL{Scheme: "http", Host: "agent", Path: "/" + verb + "/ns/pod/c", RawQuery: "command=ls&output=1"}
+			executor, err := remotecommand.NewSPDYExecutorForTransports(rt, rt, "POST", target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { <-began; cancel() }()
+			if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: io.Discard}); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			if err := <-ended; !errors.Is(err, errClientGone) {
+				t.Errorf("the session ended with %v", err)
+			}
+		})
+	}
+}
+
+func TestLogFailureIsNoLogLine(t *testing.T) {
+	transport := serve(t, Funcs{Logs: func(_ context.Context, _ LogQuery, out, _ io.Writer) error {
+		_, err := io.WriteString(out, "first\n")
+		return errors.Join(err, errors.New("the disk is broken"))
+	}})
+	resp, err := (&http.Client{Transport: transport}).Get("http://agent/containerLogs/ns/pod/c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if string(body) != "first\n" || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %q and %v, want the line and a broken connection", body, err)
+	}
+}
+
 func TestWatchPods(t *testing.T) {
 	transport := serve(t, Funcs{WatchPods: func(ctx context.Context, send func(PodEvent) error) error {
 		if err := send(PodEvent{Type: "ADDED", Object: corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a"}}}); err != nil {

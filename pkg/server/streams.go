@@ -50,6 +50,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) error {
 		return BadRequest("exec needs a command")
 	}
 	target := executor{session: s.Funcs.Exec, namespace: r.PathValue("namespace")}
+	w, r = watchClient(w, r)
 	remotecommand.ServeExec(w, r, target, r.PathValue("pod"), "", r.PathValue("container"), command, opts,
 		streamIdleTimeout, streamCreationTimeout, supportedProtocols())
 	return nil
@@ -64,6 +65,7 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	target := executor{session: s.Funcs.Attach, namespace: r.PathValue("namespace")}
+	w, r = watchClient(w, r)
 	remotecommand.ServeAttach(w, r, target, r.PathValue("pod"), "", r.PathValue("container"), opts,
 		streamIdleTimeout, streamCreationTimeout, supportedProtocols())
 	return nil
@@ -105,15 +107,23 @@ type executor struct {
 // ExecInContainer implements remotecommand.Executor.
 func (e executor) ExecInContainer(ctx context.Context, pod, _, container string, cmd []string,
 	in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
-	return e.session(ctx, Session{Namespace: e.namespace, Pod: pod, Container: container, Command: cmd,
-		Stdin: in, Stdout: out, Stderr: errOut, TTY: tty, Resize: resize})
+	return unlessGone(ctx, e.session(ctx, Session{Namespace: e.namespace, Pod: pod, Container: container, Command: cmd,
+		Stdin: in, Stdout: out, Stderr: errOut, TTY: tty, Resize: resize}))
 }
 
 // AttachContainer implements remotecommand.Attacher.
 func (e executor) AttachContainer(ctx context.Context, pod, _, container string,
 	in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	return e.session(ctx, Session{Namespace: e.namespace, Pod: pod, Container: container,
-		Stdin: in, Stdout: out, Stderr: errOut, TTY: tty, Resize: resize})
+	return unlessGone(ctx, e.session(ctx, Session{Namespace: e.namespace, Pod: pod, Container: container,
+		Stdin: in, Stdout: out, Stderr: errOut, TTY: tty, Resize: resize}))
+}
+
+// unlessGone leaves out an error that nobody is there to read.
+func unlessGone(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errClientGone) {
+		return nil
+	}
+	return err
 }
 
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
@@ -125,15 +135,21 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	q.Namespace, q.Pod, q.Container = r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container")
-	var out io.Writer = &flushWriter{w: w, flush: http.NewResponseController(w)}
+	body := &flushWriter{w: w, flush: http.NewResponseController(w)}
+	var out io.Writer = body
 	if q.LimitBytes > 0 {
 		out = &limitWriter{w: out, left: q.LimitBytes}
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if err := s.Funcs.Logs(r.Context(), q, out, out); err != nil && !errors.Is(err, errLimit) {
-		return err
+	err = s.Funcs.Logs(r.Context(), q, out, out)
+	switch {
+	case err == nil, errors.Is(err, errLimit):
+		return nil
+	case body.wrote && r.Context().Err() == nil:
+		s.Log.Warn("log request failed half-way", "pod", q.Pod, "container", q.Container, "err", err)
+		panic(http.ErrAbortHandler) // the message must not pass for a line of the log
 	}
-	return nil
+	return err
 }
 
 // parseLogQuery reads the parameters of the kubelet's containerLogs route.
@@ -178,9 +194,11 @@ func parseLogQuery(v url.Values) (LogQuery, error) {
 type flushWriter struct {
 	w     io.Writer
 	flush *http.ResponseController
+	wrote bool
 }
 
 func (f *flushWriter) Write(p []byte) (int, error) {
+	f.wrote = true
 	n, err := f.w.Write(p)
 	if err != nil {
 		return n, err

@@ -1,0 +1,70 @@
+package cri
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+)
+
+func TestNotStarted(t *testing.T) {
+	const oci = "OCI runtime exec failed: exec failed: unable to start container process: "
+	cases := map[string]struct {
+		reason  string
+		err     string
+		code    int
+		message string
+	}{
+		"NotInPath":  {"a shell's code for a command that is not there", oci + `exec: "ls": executable file not found in $PATH`, 127, `cannot run "ls" in the container: executable file not found in $PATH`},
+		"NoFile":     {"the same for a path", oci + `exec: "ls": stat /ls: no such file or directory`, 127, `cannot run "ls" in the container: no such file or directory`},
+		"Directory":  {"a shell's code for what is no program", oci + `exec: "ls": is a directory`, 126, `cannot run "ls" in the container: is a directory`},
+		"Mode":       {"a file that is not executable", oci + `exec: "ls": permission denied`, 126, `cannot run "ls" in the container: permission denied`},
+		"Format":     {"a program for another machine", oci + "exec /ls: exec format error", 126, `cannot run "ls" in the container: exec format error`},
+		"OurFault":   {"a failure of the machine is none of the command", oci + "cannot allocate memory", 0, ""},
+		"OtherWords": {"a file that the runtime itself misses is none of the command", "open /run/shim/pid: no such file or directory", 0, ""},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			err := notStarted([]string{"ls", "-l"}, errors.New(tc.err))
+			var command *CommandError
+			if is := errors.As(err, &command); is != (tc.code != 0) {
+				t.Fatalf("%s: got %v", tc.reason, err)
+			}
+			if command != nil && (command.Code != tc.code || command.Error() != tc.message) {
+				t.Errorf("%s: got %d, %q, want %d, %q", tc.reason, command.Code, command.Error(), tc.code, tc.message)
+			}
+		})
+	}
+}
+
+// A shell's children end with it: they are in its process group.
+func TestEndGroup(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 1000 & echo; wait")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := cmd.StdoutPipe() // ends with the last process that has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := openDaemon(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if _, err := out.Read(make([]byte, 1)); err != nil { // the child runs
+		t.Fatal(err)
+	}
+	for range 2 { // the second finds nothing to do
+		if err := d.endGroup(); err != nil {
+			t.Error(err)
+		}
+		if _, err := io.Copy(io.Discard, out); err != nil && !errors.Is(err, os.ErrClosed) {
+			t.Error(err)
+		}
+		_ = cmd.Wait() // it was killed
+	}
+}
