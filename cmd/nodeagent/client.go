@@ -151,6 +151,15 @@ func containerOf(pod *corev1.Pod, name string) (string, error) {
 	if name == "" {
 		return pod.Spec.Containers[0].Name, nil
 	}
+	all := containerNames(pod)
+	if !slices.Contains(all, name) {
+		return "", fmt.Errorf("pod %s has no container %q; it has %s", pod.Name, name, strings.Join(all, ", "))
+	}
+	return name, nil
+}
+
+// containerNames are the names of all containers of a pod.
+func containerNames(pod *corev1.Pod) []string {
 	var all []string
 	for _, c := range pod.Spec.InitContainers {
 		all = append(all, c.Name)
@@ -161,8 +170,5 @@ func containerOf(pod *corev1.Pod, name string) (string, error) {
 	for _, c := range pod.Spec.EphemeralContainers {
 		all = append(all, c.Name)
 	}
-	if !slices.Contains(all, name) {
-		return "", fmt.Errorf("pod %s has no container %q; it has %s", pod.Name, name, strings.Join(all, ", "))
-	}
-	return name, nil
+	return all
 }
