@@ -128,6 +128,9 @@ func (a *agent) exec(ctx context.Context, s server.Session) error {
 	code, err := a.runtime.Exec(ctx, id, cri.ExecOptions{
 		Cmd: s.Command, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr, TTY: s.TTY, Resize: sizes(ctx, s.Resize),
 	})
+	if ctx.Err() != nil { // read only if it is the agent that ends
+		say(&s, "the agent stops; the command was ended")
+	}
 	if notStarted, ok := errors.AsType[*cri.CommandError](err); ok { // said and counted as a shell does
 		say(&s, notStarted.Error())
 		code, err = notStarted.Code, nil
@@ -158,7 +161,11 @@ func (a *agent) attach(ctx context.Context, s server.Session) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	return a.runtime.Attach(ctx, id, cri.AttachOptions{Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr, Resize: sizes(ctx, s.Resize)})
+	err = a.runtime.Attach(ctx, id, cri.AttachOptions{Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr, Resize: sizes(ctx, s.Resize)})
+	if ctx.Err() != nil { // read only if it is the agent that ends
+		say(&s, "the agent stops; the container goes on")
+	}
+	return err
 }
 
 // sizes turns the server's terminal sizes into the runtime's, until ctx ends.

@@ -3,25 +3,21 @@ package server
 import (
 	"bufio"
 	"context"
-	"errors"
 	"net"
 	"net/http"
 )
 
-// errClientGone ends a session whose connection has broken.
-var errClientGone = errors.New("the client is gone")
-
 // watchClient makes the request's context end with its connection. For one that
 // is upgraded net/http no longer does, and a command would outlive its client.
 func watchClient(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.Request) {
-	ctx, cancel := context.WithCancelCause(r.Context())
+	ctx, cancel := context.WithCancel(r.Context())
 	return &upgradeWriter{ResponseWriter: w, cancel: cancel}, r.WithContext(ctx)
 }
 
 // upgradeWriter hands out a connection that is watched.
 type upgradeWriter struct {
 	http.ResponseWriter
-	cancel context.CancelCauseFunc
+	cancel context.CancelFunc
 }
 
 // Hijack implements http.Hijacker.
@@ -43,19 +39,19 @@ func (u *upgradeWriter) Flush() {
 type watchedConn struct {
 	net.Conn
 	buffered *bufio.Reader // what came with the request, then the connection
-	cancel   context.CancelCauseFunc
+	cancel   context.CancelFunc
 }
 
 func (c *watchedConn) Read(p []byte) (int, error) {
 	n, err := c.buffered.Read(p)
 	if err != nil {
-		c.cancel(errClientGone)
+		c.cancel()
 	}
 	return n, err
 }
 
 // Close implements net.Conn.
 func (c *watchedConn) Close() error {
-	c.cancel(errClientGone)
+	c.cancel()
 	return c.Conn.Close()
 }

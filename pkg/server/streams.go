@@ -11,11 +11,14 @@ import (
 	"time"
 
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	utilexec "k8s.io/utils/exec"
 )
 
 const (
 	streamIdleTimeout     = 4 * time.Hour
 	streamCreationTimeout = 30 * time.Second
+	// exitKilled is how a shell reports a command that was killed.
+	exitKilled = 128 + 9
 )
 
 // supportedProtocols are the stream protocols of the kubelet, newest first.
@@ -107,20 +110,20 @@ type executor struct {
 // ExecInContainer implements remotecommand.Executor.
 func (e executor) ExecInContainer(ctx context.Context, pod, _, container string, cmd []string,
 	in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
-	return unlessGone(ctx, e.session(ctx, Session{Namespace: e.namespace, Pod: pod, Container: container, Command: cmd,
-		Stdin: in, Stdout: out, Stderr: errOut, TTY: tty, Resize: resize}))
+	err := e.session(ctx, Session{Namespace: e.namespace, Pod: pod, Container: container, Command: cmd,
+		Stdin: in, Stdout: out, Stderr: errOut, TTY: tty, Resize: resize})
+	if err != nil && ctx.Err() != nil { // no failure of ours: the client or the agent has ended, and so the command
+		return utilexec.CodeExitError{Err: err, Code: exitKilled}
+	}
+	return err
 }
 
 // AttachContainer implements remotecommand.Attacher.
 func (e executor) AttachContainer(ctx context.Context, pod, _, container string,
 	in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	return unlessGone(ctx, e.session(ctx, Session{Namespace: e.namespace, Pod: pod, Container: container,
-		Stdin: in, Stdout: out, Stderr: errOut, TTY: tty, Resize: resize}))
-}
-
-// unlessGone leaves out an error that nobody is there to read.
-func unlessGone(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), errClientGone) {
+	err := e.session(ctx, Session{Namespace: e.namespace, Pod: pod, Container: container,
+		Stdin: in, Stdout: out, Stderr: errOut, TTY: tty, Resize: resize})
+	if ctx.Err() != nil { // the client or the agent has ended; the container goes on
 		return nil
 	}
 	return err
