@@ -96,10 +96,11 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	mux.HandleFunc("GET /pods", s.answer(s.pods))
-	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.answer(s.logs))
+	readers, sessions := make(quota, maxReaders), make(quota, maxSessions)
+	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.answer(readers.wrap("readers of logs", s.logs)))
 	for _, method := range []string{"GET", "POST"} { // WebSocket upgrades are GET, SPDY is POST
-		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", s.answer(s.exec))
-		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{container}", s.answer(s.attach))
+		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", s.answer(sessions.wrap("sessions", s.exec)))
+		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{container}", s.answer(sessions.wrap("sessions", s.attach)))
 	}
 	mux.HandleFunc("GET /nodeagent/v1/events/{namespace}/{pod}", s.answer(s.events))
 	mux.HandleFunc("POST /nodeagent/v1/restart/{namespace}/{pod}", s.answer(s.restart))

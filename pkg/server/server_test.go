@@ -191,6 +191,53 @@ func TestSessionEndsWithItsClient(t *testing.T) {
 	}
 }
 
+func TestTooManyReaders(t *testing.T) {
+	began, end := make(chan struct{}), make(chan struct{})
+	transport := serve(t, Funcs{Logs: func(ctx context.Context, _ LogQuery, out, _ io.Writer) error {
+		began <- struct{}{}
+		select {
+		case <-end:
+		case <-ctx.Done():
+		}
+		return nil
+	}})
+	client := &http.Client{Transport: transport}
+	get := func() (*http.Response, error) { return client.Get("http://agent/containerLogs/ns/pod/c?follow=true") }
+	codes := make(chan int, maxReaders)
+	for range maxReaders {
+		go func() {
+			resp, err := get()
+			if err != nil {
+				codes <- 0
+				return
+			}
+			_ = resp.Body.Close() // nothing is in it
+			codes <- resp.StatusCode
+		}()
+		<-began
+	}
+	resp, err := get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close() // the code says all
+	if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("one too many: %s", resp.Status)
+	}
+	close(end)
+	for range maxReaders {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("one that was served got %d", code)
+		}
+	}
+	go func() { <-began }()
+	if resp, err = get(); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("after some have ended: %v, %v", resp, err)
+	} else {
+		_ = resp.Body.Close() // nothing is in it
+	}
+}
+
 func TestLogFailureIsNoLogLine(t *testing.T) {
 	transport := serve(t, Funcs{Logs: func(_ context.Context, _ LogQuery, out, _ io.Writer) error {
 		_, err := io.WriteString(out, "first\n")
