@@ -21,12 +21,12 @@ func newConfigCommand() *cobra.Command {
 				return err
 			}
 			for _, field := range cfg.Unsupported {
-				if _, err := fmt.Fprintf(c.OutOrStdout(), "%s: has no effect yet\n", field); err != nil {
+				if _, err := fmt.Fprintf(c.OutOrStdout(), "%s: line %d: %s: has no effect yet\n", args[0], cfg.Line(field), field); err != nil {
 					return err
 				}
 			}
 			if errs := cfg.Validate(); len(errs) > 0 {
-				return fmt.Errorf("%s:\n%w", args[0], errors.Join(errs...))
+				return fmt.Errorf("configuration %s:\n%w", args[0], errors.Join(errs...))
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is valid\n", args[0])
 			return err

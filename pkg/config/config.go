@@ -30,6 +30,8 @@ type Config struct {
 	// Unsupported are fields that are set to something else than what happens
 	// anyway, are valid, and have no effect yet.
 	Unsupported []string
+
+	kubeletLines, agentLines lines // of the fields in the file
 }
 
 // NodeAgentConfiguration is what the kubelet has no field for.
@@ -74,6 +76,14 @@ type NodeAgentConfiguration struct {
 type CrashLoopBackOff struct {
 	Initial metav1.Duration `json:"initial,omitzero"`
 	Max     metav1.Duration `json:"max,omitzero"`
+}
+
+// Line is where the file has a field; 0 means that it is not there.
+func (c Config) Line(field string) int {
+	if line := c.agentLines.of(field); line > 0 {
+		return line
+	}
+	return c.kubeletLines.of(field)
 }
 
 // Default is what holds when nothing is set.

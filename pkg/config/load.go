@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -24,7 +25,7 @@ func Load(path string) (Config, error) {
 	}
 	c, err := Parse(data)
 	if err != nil {
-		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+		return Config{}, fmt.Errorf("configuration %s:\n%w", path, err)
 	}
 	return c, nil
 }
@@ -56,10 +57,12 @@ func Parse(data []byte) (Config, error) {
 		seen[kind.Kind] = true
 		switch kind {
 		case metav1.TypeMeta{APIVersion: KubeletAPIVersion, Kind: KubeletKind}:
-			errs = append(errs, strict(kind.Kind, text, &c.Kubelet))
+			c.kubeletLines = linesOf(doc)
+			errs = append(errs, strict(text, c.kubeletLines, &c.Kubelet))
 			fields = fieldsOf(text)
 		case metav1.TypeMeta{APIVersion: AgentAPIVersion, Kind: AgentKind}:
-			errs = append(errs, strict(kind.Kind, text, &c.Agent))
+			c.agentLines = linesOf(doc)
+			errs = append(errs, strict(text, c.agentLines, &c.Agent))
 		default:
 			errs = append(errs, fmt.Errorf("unknown kind %q of %q: want %s of %s or %s of %s", kind.Kind, kind.APIVersion,
 				KubeletKind, KubeletAPIVersion, AgentKind, AgentAPIVersion))
@@ -92,14 +95,27 @@ func documents(data []byte) [][]byte {
 	return append(out, doc.Bytes())
 }
 
-// strict decodes a document and names what does not belong there.
-func strict(kind string, text []byte, into any) error {
-	unknown, err := json.UnmarshalStrict(text, into)
-	errs := append([]error{err}, unknown...)
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("%s: %w", kind, err)
+// strict decodes a document, field by field, and names all that is wrong with it.
+func strict(text []byte, at lines, into any) error {
+	var doc map[string]stdjson.RawMessage
+	if err := stdjson.Unmarshal(text, &doc); err != nil {
+		return err
 	}
-	return nil
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(doc)) {
+		field, err := stdjson.Marshal(map[string]stdjson.RawMessage{name: doc[name]})
+		if err != nil {
+			return err
+		}
+		unknown, err := json.UnmarshalStrict(field, into)
+		if err != nil {
+			errs = append(errs, at.wrongType(name, field, into, err))
+		}
+		for _, e := range unknown {
+			errs = append(errs, at.unknown(name, e))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // fieldsOf are the names of the fields that a document sets.

@@ -17,7 +17,7 @@ import (
 
 // Validate returns every problem, each named by its field.
 func (c Config) Validate() []error {
-	v := &validator{}
+	v := &validator{line: c.Line}
 	v.pods(c)
 	v.hierarchy(c)
 	v.node(c)
@@ -27,10 +27,13 @@ func (c Config) Validate() []error {
 	return v.errs
 }
 
-type validator struct{ errs []error }
+type validator struct {
+	line func(field string) int
+	errs []error
+}
 
 func (v *validator) problem(field, format string, args ...any) {
-	v.errs = append(v.errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+	v.errs = append(v.errs, &FieldError{Field: field, Line: v.line(field), Err: fmt.Errorf(format, args...)})
 }
 
 func (v *validator) oneOf(field, value string, allowed ...string) {
