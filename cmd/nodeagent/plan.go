@@ -2,45 +2,48 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/podsource"
-	"github.com/nodeagent/nodeagent/pkg/qos"
 )
 
 func newPlanCommand() *cobra.Command {
-	var file string
+	var file, output string
 	flags := &runFlags{}
 	c := &cobra.Command{
 		Use:   "plan -f FILE",
-		Short: "Show the cgroups and limits that a manifest would get, without running anything",
-		Args:  cobra.NoArgs,
+		Short: "Show the cgroups, limits and OCI specs that a manifest would get, without running anything",
+		Long: "Show the cgroups and limits that the pods of a manifest would get on this machine, with its cgroup version and driver, " +
+			"and the OCI spec of each container (-o yaml or -o json). Nothing is run, nothing is changed, and neither containerd " +
+			"nor the agent is asked: what only an image knows is missing from the specs. ConfigMaps and Secrets are those of the same file.",
+		Example: "  nodeagent plan -f pod.yaml\n  nodeagent plan -f pod.yaml -o yaml\n  kubectl get pod web -o yaml | nodeagent plan -f -",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := flags.load()
-			if err != nil {
-				return err
-			}
 			data, err := readFileOrStdin(file, c.InOrStdin())
 			if err != nil {
+				return fmt.Errorf("read manifest: %w", err)
+			}
+			plans, err := makePlans(c.Context(), flags, file, data)
+			if err != nil {
 				return err
 			}
-			parsed, problems := podsource.ParseFile(file, data, cfg.Agent.NodeName)
-			if len(problems) > 0 {
-				return problems[0]
+			if output != "" {
+				return printObject(c.OutOrStdout(), output, map[string]any{"pods": plans})
 			}
-			tree, err := newTree(c.Context(), cfg, slog.New(slog.DiscardHandler))
-			if err != nil {
-				return fmt.Errorf("cgroups: %w", err)
-			}
-			defer tree.Close()
-			for _, pod := range parsed.Pods {
-				if err := printPlan(c.Context(), c.OutOrStdout(), tree, pod); err != nil {
+			for i, p := range plans {
+				if i > 0 {
+					fmt.Fprintln(c.OutOrStdout())
+				}
+				if err := p.print(c.OutOrStdout()); err != nil {
 					return err
 				}
 			}
@@ -49,6 +52,7 @@ func newPlanCommand() *cobra.Command {
 	}
 	flags.add(c)
 	c.Flags().StringVarP(&file, "filename", "f", "", "manifest, or - for standard input")
+	c.Flags().StringVarP(&output, "output", "o", "", "json, yaml or jsonpath=TEMPLATE: everything, with the OCI specs")
 	if err := c.MarkFlagRequired("filename"); err != nil {
 		panic(err) // the flag is defined one line above
 	}
@@ -62,47 +66,64 @@ func readFileOrStdin(file string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-func printPlan(_ context.Context, out io.Writer, tree *qos.Tree, pod *corev1.Pod) error {
-	cgroup, settings, err := tree.Plan(pod)
+// makePlans plans the pods of a manifest. Its error has every problem of the file.
+func makePlans(ctx context.Context, flags *runFlags, file string, data []byte) ([]podPlan, error) {
+	cfg, err := flags.load()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p := &printer{out: out}
-	p.field("Pod", pod.Namespace+"/"+pod.Name)
-	p.field("QoS Class", string(qos.ComputeClass(pod)))
-	p.field("Cgroup", cgroup.Path)
-	if cgroup.Unit != "" {
-		p.field("Unit", cgroup.Unit)
+	if file == "-" {
+		file = "standard input"
 	}
-	if p.err != nil {
-		return p.err
-	}
-	t := &table{header: []string{"FILE", "VALUE", "UNIT PROPERTY"}}
-	for _, s := range settings {
-		if s.File != "" {
-			t.add([]string{s.File, s.Value, orNone(s.Property)})
+	parsed, problems := podsource.ParseFile(file, data, cfg.Agent.NodeName)
+	if len(problems) > 0 {
+		errs := make([]error, len(problems))
+		for i, p := range problems {
+			errs[i] = p
 		}
+		return nil, errors.Join(errs...)
 	}
-	if err := t.print(out, true); err != nil {
-		return err
+	if len(parsed.Pods) == 0 {
+		return nil, fmt.Errorf("%s: holds no pod", file)
 	}
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			c := &list[i]
-			res := tree.Container(pod, c)
-			p.line("")
-			p.line("Container %s", c.Name)
-			p.nested(func() {
-				p.field("cgroupsPath", cgroup.ContainerPath("<id>"))
-				p.field("oom_score_adj", fmt.Sprint(res.OOMScoreAdj))
-			})
-			if p.err != nil {
-				return p.err
-			}
-			if err := printObject(out, "yaml", map[string]any{"resources": res.Linux}); err != nil {
-				return err
-			}
+	tree, err := newTree(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, fmt.Errorf("cgroups: %w", err)
+	}
+	defer tree.Close()
+	p := newPlanner(cfg, tree, parsed)
+	var plans []podPlan
+	for _, pod := range parsed.Pods {
+		plan, err := p.pod(pod)
+		if err != nil {
+			return nil, fmt.Errorf("%s: pod %s/%s: %w", file, pod.Namespace, pod.Name, err)
 		}
+		plans = append(plans, plan)
 	}
-	return nil
+	return plans, nil
+}
+
+// objectsOf finds the config maps and secrets of one file.
+func objectsOf(p podsource.Parsed) (func(ns, name string) (*corev1.ConfigMap, error), func(ns, name string) (*corev1.Secret, error)) {
+	maps, secrets := map[types.NamespacedName]*corev1.ConfigMap{}, map[types.NamespacedName]*corev1.Secret{}
+	for _, c := range p.ConfigMaps {
+		maps[types.NamespacedName{Namespace: c.Namespace, Name: c.Name}] = c
+	}
+	for _, s := range p.Secrets {
+		secrets[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = s
+	}
+	missing := func(kind, name string) error {
+		return fmt.Errorf("%s %q is not in this file: %w", kind, name, fs.ErrNotExist)
+	}
+	return func(ns, name string) (*corev1.ConfigMap, error) {
+			if c := maps[types.NamespacedName{Namespace: ns, Name: name}]; c != nil {
+				return c, nil
+			}
+			return nil, missing("configmap", name)
+		}, func(ns, name string) (*corev1.Secret, error) {
+			if s := secrets[types.NamespacedName{Namespace: ns, Name: name}]; s != nil {
+				return s, nil
+			}
+			return nil, missing("secret", name)
+		}
 }

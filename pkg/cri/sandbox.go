@@ -125,30 +125,38 @@ func (r *Runtime) pin(pins []pin, cfg *SandboxConfig, record *sandboxRecord) err
 	return pinNamespaces(pins, setup)
 }
 
+// namespacePaths says where the namespaces of a pod are pinned.
+func (r *Runtime) namespacePaths(pod *corev1.Pod) Sandbox {
+	ns := func(name string) string { return filepath.Join(r.sandboxDir(pod.UID), "ns", name) }
+	s := Sandbox{HostNetwork: pod.Spec.HostNetwork}
+	if !pod.Spec.HostNetwork {
+		s.NetNS, s.UTSNS = ns("net"), ns("uts")
+	}
+	if !pod.Spec.HostIPC {
+		s.IPCNS = ns("ipc")
+	}
+	if ownUsers(pod) {
+		s.UserNS = ns("user")
+	}
+	return s
+}
+
 func (r *Runtime) newRecord(cfg *SandboxConfig) (*sandboxRecord, error) {
 	id, err := newID()
 	if err != nil {
 		return nil, err
 	}
 	pod := cfg.Pod
-	ns := func(name string) string { return filepath.Join(r.sandboxDir(pod.UID), "ns", name) }
+	sandbox := r.namespacePaths(pod)
+	sandbox.ID, sandbox.Hostname, sandbox.CreatedAt = id, cfg.Hostname, time.Now()
 	record := &sandboxRecord{
-		Sandbox: Sandbox{
-			ID: id, Hostname: cfg.Hostname, CreatedAt: time.Now(), HostNetwork: pod.Spec.HostNetwork,
-		},
+		Sandbox:  sandbox,
 		SharePID: ptr.Deref(pod.Spec.ShareProcessNamespace, false), Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Annotations: pod.Annotations, Boot: r.bootID,
 	}
 	for _, c := range pod.Spec.Containers {
 		record.Ports = append(record.Ports, corev1.Container{Name: c.Name, Ports: c.Ports})
 	}
-	if !pod.Spec.HostNetwork {
-		record.NetNS, record.UTSNS = ns("net"), ns("uts")
-	}
-	if !pod.Spec.HostIPC {
-		record.IPCNS = ns("ipc")
-	}
 	if ownUsers(pod) {
-		record.UserNS = ns("user")
 		if record.HostID, err = r.takeIDs(pod.UID); err != nil {
 			return nil, err
 		}

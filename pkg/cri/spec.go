@@ -60,11 +60,6 @@ func (r *Runtime) spec(ctx context.Context, sandbox *Sandbox, cfg *ContainerConf
 	return s, security.confine(s) // last: the profile depends on the capabilities
 }
 
-// OCISpec is the spec that StartContainer would use, without running anything.
-func (r *Runtime) OCISpec(ctx context.Context, sandbox Sandbox, cfg ContainerConfig) (*specs.Spec, error) {
-	return r.spec(ctx, &sandbox, &cfg, strings.Repeat("0", 64))
-}
-
 // processArgs combines the pod's command and args with the image's.
 func processArgs(cfg *ContainerConfig) ([]string, error) {
 	command, args := cfg.Command, cfg.Args

@@ -48,8 +48,8 @@ func (r *Runtime) specUser(ctx context.Context, s *specs.Spec, cfg *ContainerCon
 	if err := checkUser(user); err != nil {
 		return err
 	}
-	strict := ptr.Deref(pod.SupplementalGroupsPolicy, corev1.SupplementalGroupsPolicyMerge) == corev1.SupplementalGroupsPolicyStrict
-	key := fmt.Sprintf("%s %s %t", cfg.Image.ChainID, user, strict)
+	strict := groupsAreStrict(cfg.Pod)
+	key := userKey(cfg, user)
 	resolved, known := r.users.get(key)
 	if !known {
 		record := &containers.Container{ID: id, Snapshotter: r.cfg.Snapshotter, SnapshotKey: id}
@@ -82,6 +82,17 @@ func (r *Runtime) specUser(ctx context.Context, s *specs.Spec, cfg *ContainerCon
 		return fmt.Errorf("user %q is root, and the pod has runAsNonRoot", user)
 	}
 	return nil
+}
+
+// userKey is what decides who a user is.
+func userKey(cfg *ContainerConfig, user string) string {
+	return fmt.Sprintf("%s %s %t", cfg.Image.ChainID, user, groupsAreStrict(cfg.Pod))
+}
+
+// groupsAreStrict says whether the image's group file does not count.
+func groupsAreStrict(pod *corev1.Pod) bool {
+	sc := ptr.Deref(pod.Spec.SecurityContext, corev1.PodSecurityContext{})
+	return ptr.Deref(sc.SupplementalGroupsPolicy, corev1.SupplementalGroupsPolicyMerge) == corev1.SupplementalGroupsPolicyStrict
 }
 
 // first is the container's value, else the pod's.

@@ -36,14 +36,22 @@ func (t *Tree) unlimited() map[string]uint64 {
 	return out
 }
 
+// onlineCPUs lists the machine's CPUs as the kernel writes them.
+func (t *Tree) onlineCPUs() (string, error) {
+	data, err := os.ReadFile(filepath.Join(t.cfg.SysRoot, "devices/system/cpu/online"))
+	if err != nil {
+		return "", fmt.Errorf("list CPUs: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
 // EnsureRoot makes and sizes kubepods, burstable and besteffort, and what is
 // reserved for others. A kubepods that somebody else uses is an error.
 func (t *Tree) EnsureRoot(ctx context.Context) error {
-	data, err := os.ReadFile(filepath.Join(t.cfg.SysRoot, "devices/system/cpu/online"))
+	cpus, err := t.onlineCPUs()
 	if err != nil {
-		return fmt.Errorf("list CPUs: %w", err)
+		return err
 	}
-	cpus := strings.TrimSpace(string(data))
 	dir, err := t.path(t.level())
 	if err != nil {
 		return err

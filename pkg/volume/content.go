@@ -18,22 +18,30 @@ type payload struct {
 	mode fs.FileMode
 }
 
-// content makes a volume of files, and says whether they have changed.
-func (s *Set) content(pod *corev1.Pod, v *corev1.Volume) (Mounted, bool, error) {
-	kind := "projected"
+// contentKind is the kubelet's word for a kind of volume that is made of files, or
+// empty.
+func contentKind(v *corev1.Volume) string {
 	switch {
 	case v.ConfigMap != nil:
-		kind = "configmap"
+		return "configmap"
 	case v.Secret != nil:
-		kind = "secret"
+		return "secret"
 	case v.DownwardAPI != nil:
-		kind = "downward-api"
+		return "downward-api"
+	case v.Projected != nil:
+		return "projected"
+	default:
+		return ""
 	}
+}
+
+// content makes a volume of files, and says whether they have changed.
+func (s *Set) content(pod *corev1.Pod, v *corev1.Volume) (Mounted, bool, error) {
 	files, err := s.payloads(pod, v)
 	if err != nil {
 		return Mounted{}, false, err
 	}
-	dir := s.dir(pod.UID, kind, v.Name)
+	dir := s.dir(pod.UID, contentKind(v), v.Name)
 	if err := mkdirAll(dir); err != nil {
 		return Mounted{}, false, err
 	}

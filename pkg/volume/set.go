@@ -59,13 +59,30 @@ func (s *Set) Setup(ctx context.Context, pod *corev1.Pod) (map[string]Mounted, e
 	return out, nil
 }
 
+// Plan is where Setup would make the volumes of pod.
+func (s *Set) Plan(pod *corev1.Pod) map[string]Mounted {
+	out := map[string]Mounted{}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		switch kind := contentKind(v); {
+		case kind != "":
+			out[v.Name] = Mounted{HostPath: s.dir(pod.UID, kind, v.Name), ReadOnly: true}
+		case v.HostPath != nil:
+			out[v.Name] = Mounted{HostPath: v.HostPath.Path}
+		default:
+			out[v.Name] = Mounted{HostPath: s.dir(pod.UID, "empty-dir", v.Name)}
+		}
+	}
+	return out
+}
+
 func (s *Set) setUp(pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
 	switch {
 	case v.EmptyDir != nil:
 		return s.emptyDir(pod, v)
 	case v.HostPath != nil:
 		return hostPath(v.HostPath)
-	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
+	case contentKind(v) != "":
 		m, _, err := s.content(pod, v)
 		return m, err
 	default:
@@ -78,7 +95,7 @@ func (s *Set) setUp(pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
 func (s *Set) Update(ctx context.Context, pod *corev1.Pod) (changed bool, err error) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		if v.ConfigMap == nil && v.Secret == nil && v.DownwardAPI == nil && v.Projected == nil {
+		if contentKind(v) == "" {
 			continue
 		}
 		if err := ctx.Err(); err != nil {

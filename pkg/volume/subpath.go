@@ -30,7 +30,7 @@ func (s *Set) SubPath(_ context.Context, pod *corev1.Pod, container string, moun
 	if err := unix.Fstat(fd, &st); err != nil {
 		return "", err
 	}
-	target := filepath.Join(s.podDir(pod.UID), "volume-subpaths", container, fmt.Sprint(mountIndex))
+	target := s.PlanSubPath(pod, container, mountIndex)
 	if err := makeTarget(target, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
 		return "", err
 	}
@@ -38,6 +38,11 @@ func (s *Set) SubPath(_ context.Context, pod *corev1.Pod, container string, moun
 		return "", fmt.Errorf("bind subPath %q: %w", subPath, err)
 	}
 	return target, nil
+}
+
+// PlanSubPath is the place that SubPath returns.
+func (s *Set) PlanSubPath(pod *corev1.Pod, container string, mountIndex int) string {
+	return filepath.Join(s.podDir(pod.UID), "volume-subpaths", container, fmt.Sprint(mountIndex))
 }
 
 // makeTarget makes a place for a mount. What is there is of an earlier attempt of
