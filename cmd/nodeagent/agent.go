@@ -30,6 +30,9 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/volume"
 )
 
+// keptManifests, below RootDir, holds manifests as they were when last good.
+const keptManifests = "manifests"
+
 // agent is everything that runs, built and wired.
 type agent struct {
 	cfg      config.Config
@@ -86,7 +89,7 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, er
 	a.wake.Store(&wake)
 	a.source = &podsource.Dir{
 		Path: cfg.Kubelet.StaticPodPath, NodeName: cfg.Agent.NodeName, RescanEvery: cfg.Kubelet.FileCheckFrequency.Duration,
-		Emit: a.accept, Log: log,
+		KeepDir: filepath.Join(cfg.Agent.RootDir, keptManifests), Emit: a.accept, Log: log,
 	}
 	return a, nil
 }

@@ -82,7 +82,8 @@ func down(ctx context.Context, f *runFlags) error {
 			_ = os.Remove(dir)
 		}
 	}()
-	return errors.Join(ignoreNotExist(os.Remove(bridgeFile(cfg))), ignoreNotExist(os.Remove(logFile(cfg))), os.RemoveAll(cfg.Agent.RuntimeDir), os.RemoveAll(cfg.Agent.StateDir), os.RemoveAll(filepath.Join(cfg.Agent.RootDir, "pods")))
+	return errors.Join(ignoreNotExist(os.Remove(bridgeFile(cfg))), ignoreNotExist(os.Remove(logFile(cfg))), os.RemoveAll(cfg.Agent.RuntimeDir), os.RemoveAll(cfg.Agent.StateDir), os.RemoveAll(filepath.Join(cfg.Agent.RootDir, "pods")),
+		os.RemoveAll(filepath.Join(cfg.Agent.RootDir, keptManifests)))
 }
 
 // removePods ends all pods and what they left.
