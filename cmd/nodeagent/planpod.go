@@ -102,8 +102,12 @@ func (p *planner) pod(pod *corev1.Pod) (podPlan, error) {
 }
 
 func (p *planner) container(pod *corev1.Pod, c *corev1.Container, cgroup qos.PodCgroup) (containerPlan, error) {
+	volumes, err := p.volumes.Plan(pod)
+	if err != nil {
+		return containerPlan{}, err
+	}
 	preview := podsync.Preview{
-		Lookups: p.lookups, Volumes: p.volumes.Plan(pod), SubPath: p.volumes.PlanSubPath,
+		Lookups: p.lookups, Volumes: volumes, SubPath: p.volumes.PlanSubPath,
 		ClusterDomain: p.cfg.Kubelet.ClusterDomain, SeccompDefault: ptr.Deref(p.cfg.Kubelet.SeccompDefault, false),
 	}
 	cfg, hostname, err := preview.Container(pod, c)

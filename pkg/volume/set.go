@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+var errKind = errors.New("this kind of volume is not supported: use emptyDir, hostPath, configMap, secret, downwardAPI or projected")
+
 // Set is the volumes of all pods. Its fields are set once; its methods are safe
 // for concurrent use on different pods.
 type Set struct {
@@ -60,7 +62,7 @@ func (s *Set) Setup(ctx context.Context, pod *corev1.Pod) (map[string]Mounted, e
 }
 
 // Plan is where Setup would make the volumes of pod.
-func (s *Set) Plan(pod *corev1.Pod) map[string]Mounted {
+func (s *Set) Plan(pod *corev1.Pod) (map[string]Mounted, error) {
 	out := map[string]Mounted{}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
@@ -69,11 +71,13 @@ func (s *Set) Plan(pod *corev1.Pod) map[string]Mounted {
 			out[v.Name] = Mounted{HostPath: s.dir(pod.UID, kind, v.Name), ReadOnly: true}
 		case v.HostPath != nil:
 			out[v.Name] = Mounted{HostPath: v.HostPath.Path}
-		default:
+		case v.EmptyDir != nil:
 			out[v.Name] = Mounted{HostPath: s.dir(pod.UID, "empty-dir", v.Name)}
+		default:
+			return nil, fmt.Errorf("volume %q: %w", v.Name, errKind)
 		}
 	}
-	return out
+	return out, nil
 }
 
 func (s *Set) setUp(pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
@@ -86,7 +90,7 @@ func (s *Set) setUp(pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
 		m, _, err := s.content(pod, v)
 		return m, err
 	default:
-		return Mounted{}, errors.New("this kind of volume is not supported: use emptyDir, hostPath, configMap, secret, downwardAPI or projected")
+		return Mounted{}, errKind
 	}
 }
 
