@@ -162,5 +162,5 @@ func (r *Runtime) forget(ctx context.Context, c *containerState) error {
 	c.State = Exited
 	close(c.exited)
 	r.mu.Unlock()
-	return r.RemoveContainer(ctx, c.ID, true)
+	return r.RemoveContainer(ctx, c.ID, false) // of its log, too, nothing was ever written
 }

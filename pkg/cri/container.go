@@ -330,9 +330,6 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string, keepLog bool) 
 	if err := r.deleteTask(ctx, p, c); err != nil {
 		return err
 	}
-	if err := ignoreNotFound(r.client.ContainerService().Delete(ctx, id)); err != nil {
-		return fmt.Errorf("delete container %s: %w", id, err)
-	}
 	if err := ignoreNotFound(r.client.SnapshotService(r.cfg.Snapshotter).Remove(ctx, id)); err != nil {
 		return fmt.Errorf("remove the root file system of container %s: %w", id, err)
 	}
@@ -344,10 +341,17 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string, keepLog bool) 
 	if !keepLog {
 		errs = append(errs, removeLogs(c.LogPath))
 	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove files of container %s: %w", id, err)
+	}
+	// Last: by the record an agent that starts anew finds what is left to do.
+	if err := ignoreNotFound(r.client.ContainerService().Delete(ctx, id)); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
 	r.mu.Lock()
 	delete(p.containers, id)
 	r.mu.Unlock()
-	return errors.Join(errs...)
+	return nil
 }
 
 func ignoreNotFound(err error) error {
