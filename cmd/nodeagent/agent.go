@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -201,7 +200,7 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 		Status: a.board, Event: a.event,
 		Lookups:        podsync.Lookups{ConfigMap: a.configMap, Secret: a.secret, Field: volume.FieldValue, Resource: volumes.ResourceValue},
 		Room:           podsync.Room{Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
-		NodeIPs:        nodeIPs(),
+		NodeIPs:        nodeIPs(a.cfg.Agent.PodCIDR),
 		DNS:            podsync.DNS{ClusterServers: a.cfg.Kubelet.ClusterDNS, ClusterDomain: a.cfg.Kubelet.ClusterDomain, Host: host},
 		BackOff:        podsync.BackOff{Initial: a.cfg.Agent.CrashLoopBackOff.Initial.Duration, Max: a.cfg.Agent.CrashLoopBackOff.Max.Duration},
 		SeccompDefault: ptr.Deref(a.cfg.Kubelet.SeccompDefault, false),
@@ -263,7 +262,7 @@ func (a *agent) podIP(uid types.UID) string {
 	case !ok || p.Sandbox == nil:
 		return ""
 	case p.Sandbox.HostNetwork:
-		if ips := nodeIPs(); len(ips) > 0 {
+		if ips := nodeIPs(a.cfg.Agent.PodCIDR); len(ips) > 0 {
 			return ips[0]
 		}
 		return "127.0.0.1"
@@ -288,24 +287,4 @@ func hostResolv(path string) (cri.Resolv, error) {
 	}
 	defer f.Close()
 	return podsync.ParseResolv(f)
-}
-
-// nodeIPs are the machine's addresses that others can reach, IPv4 first.
-func nodeIPs() []string {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	var v4, v6 []string
-	for _, addr := range addrs {
-		n, ok := addr.(*net.IPNet)
-		switch {
-		case !ok || !n.IP.IsGlobalUnicast():
-		case n.IP.To4() != nil:
-			v4 = append(v4, n.IP.String())
-		default:
-			v6 = append(v6, n.IP.String())
-		}
-	}
-	return append(v4, v6...)
 }
