@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -31,6 +32,7 @@ type node struct {
 	tiers    int // pods at the last resize
 	seeded   map[string]Health
 	probes   map[string]Health
+	asked    []string // of the prober
 
 	pullTime time.Duration
 	failing  map[string]error // by verb
@@ -137,10 +139,16 @@ func (f fakeVolumes) SubPath(context.Context, *corev1.Pod, string, int, string, 
 	return "", errors.New("no volumes here")
 }
 
-func (f fakeProbes) Sync(*corev1.Pod, string, string, time.Time) {}
-func (f fakeProbes) Remove(string)                               {}
-func (f fakeProbes) RemovePod(types.UID)                         {}
-func (f fakeProbes) Ending(types.UID)                            {}
+func (f fakeProbes) note(what string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, what+strings.TrimSuffix(fmt.Sprintln(args...), "\n"))
+}
+
+func (f fakeProbes) Sync(_ *corev1.Pod, name, _ string, _ time.Time) { f.note("probe ", name) }
+func (f fakeProbes) Remove(string)                                   { f.note("no more") }
+func (f fakeProbes) RemovePod(types.UID)                             { f.note("none") }
+func (f fakeProbes) Ending(types.UID)                                { f.note("ending") }
 func (f fakeProbes) Seed(_ types.UID, id string, started, ready bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -243,8 +243,9 @@ func (p *Pool) admit(pod *corev1.Pod, staying, all Load) *worker {
 	if err != nil {
 		p.cfg.Log.Error("record not read", "uid", pod.UID, "err", err)
 	}
+	var rejected *record
 	if rec != nil && rec.End != nil && rec.End.Rejected {
-		rec = nil // the node may have more room than it had
+		rec, rejected = nil, rec // the node may have more room than it had
 	}
 	w := newWorker(&p.cfg, pod, rec, p.resized)
 	if _, runs := p.cfg.Runtime.Pod(pod.UID); rec != nil || runs {
@@ -254,7 +255,7 @@ func (p *Pool) admit(pod *corev1.Pod, staying, all Load) *worker {
 		if Admit(pod, staying, p.cfg.Room) == nil {
 			return nil
 		}
-		w.reject(*r)
+		w.reject(*r, rejected)
 	}
 	if _, err := p.cfg.BackOff.forPod(pod); err != nil {
 		p.cfg.Event(pod, corev1.EventTypeWarning, "InvalidAnnotation", err.Error())

@@ -273,6 +273,16 @@ func TestRejectionIsNotRemembered(t *testing.T) {
 		if s, _ := a.pool.Status("uid-web"); s.Reason != "OutOfpods" {
 			t.Errorf("there is no room, got %+v", s)
 		}
+		before, _ := a.pool.Status("uid-web")
+		a.end()
+		time.Sleep(time.Hour)
+		a = n.run(t, dir)
+		a.pool.cfg.Room.Allocatable = list("pods", "0")
+		a.want(pod)
+		after, _ := a.pool.Status("uid-web")
+		if d := cmp.Diff(before, after); d != "" {
+			t.Errorf("where there is still none, nothing is new (-before +after):\n%s", d)
+		}
 		a.end()
 		a = n.run(t, dir)
 		defer a.end()
@@ -305,6 +315,50 @@ func TestOrphans(t *testing.T) {
 			t.Error("what is wanted runs")
 		}
 	})
+}
+
+// TestEndedStaysEnded is about pods that are over: neither the next agent nor a
+// machine that restarts, and so forgets all but containerd, runs them again.
+func TestEndedStaysEnded(t *testing.T) {
+	cases := map[string]struct {
+		reason string
+		code   int32
+		reboot bool
+		want   corev1.PodPhase
+	}{
+		"Succeeded":         {"what has succeeded is done", 0, false, corev1.PodSucceeded},
+		"Failed":            {"what has failed for good stays failed", 1, false, corev1.PodFailed},
+		"SucceededRebooted": {"its exit code is enough to know", 0, true, corev1.PodSucceeded},
+		"FailedRebooted":    {"in both cases", 1, true, corev1.PodFailed},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, dir := newNode(), t.TempDir()
+				pod := basePod()
+				pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+				a := n.run(t, dir)
+				a.want(pod)
+				n.Exit(a.container("main").ID, tc.code)
+				synctest.Wait()
+				a.end()
+				if tc.reboot {
+					dir = t.TempDir()
+				}
+				n.log()
+				a = n.run(t, dir)
+				defer a.end()
+				a.want(pod)
+				if slices.ContainsFunc(n.log(), func(v string) bool { return strings.HasPrefix(v, "start ") || strings.HasPrefix(v, "sandbox ") }) {
+					t.Errorf("%s: it was started again", tc.reason)
+				}
+				s, _ := a.pool.Status("uid-web")
+				if c := s.ContainerStatuses[0]; s.Phase != tc.want || c.State.Terminated == nil || c.State.Terminated.ExitCode != tc.code || c.RestartCount != 0 {
+					t.Errorf("%s: got %s, %+v", tc.reason, s.Phase, c)
+				}
+			})
+		})
+	}
 }
 
 func TestSandboxFailureIsRetried(t *testing.T) {

@@ -59,8 +59,14 @@ func (w *worker) drop() {
 	w.poke()
 }
 
-// reject ends a pod before anything of it was started.
-func (w *worker) reject(r Rejection) {
+// reject ends a pod before anything of it was started. before is the record of
+// an earlier agent that had rejected it, or nil: what is the same is no news.
+func (w *worker) reject(r Rejection, before *record) {
+	if before != nil && before.End.Reason == r.Reason {
+		w.mu.Lock()
+		w.rec.Started, w.rec.Status.Conditions = before.Started, before.Status.Conditions
+		w.mu.Unlock()
+	}
 	message := "Pod was rejected: " + r.Message
 	w.decideEnd(End{At: time.Now(), Phase: corev1.PodFailed, Reason: r.Reason, Message: message, Rejected: true})
 	w.cfg.Event(w.current(), corev1.EventTypeWarning, r.Reason, r.Message)

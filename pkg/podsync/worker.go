@@ -280,24 +280,28 @@ func (w *worker) recall() (Want, Have) {
 	return want, have
 }
 
-// syncProbes has running containers probed and reads what was found. A container
-// is probed only once its start is over.
+// syncProbes has running containers probed, and no others, and reads what was
+// found. A container is probed only once its start is over.
 func (w *worker) syncProbes(want Want, have Have) {
+	up := map[string]bool{}
 	for i := range have.Pod.Containers {
 		a := &have.Pod.Containers[i]
 		if a.State != cri.Running {
-			if w.probed[a.ID] {
-				delete(w.probed, a.ID)
-				w.cfg.Probes.Remove(a.ID)
-			}
 			continue
 		}
+		up[a.ID] = true
 		if !w.probed[a.ID] && !have.starting(specOf(want.Pod, a.Name), a) {
 			w.probed[a.ID] = true
 			w.cfg.Probes.Sync(want.Pod, a.Name, a.ID, a.StartedAt)
 		}
 		have.Probes[a.ID] = w.health(want.Pod, a)
 	}
+	maps.DeleteFunc(w.probed, func(id string, _ bool) bool {
+		if !up[id] {
+			w.cfg.Probes.Remove(id)
+		}
+		return !up[id]
+	})
 	if want.End != nil && !w.ending {
 		w.ending = true
 		w.cfg.Probes.Ending(w.uid)

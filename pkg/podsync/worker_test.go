@@ -139,3 +139,41 @@ func TestPullBackOff(t *testing.T) {
 		}
 	})
 }
+
+func TestProbesFollowContainers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.Slow(5*time.Second, 5*time.Second)
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		asked := func() []string {
+			synctest.Wait()
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			list := n.asked
+			n.asked = nil
+			return list
+		}
+		pod := basePod()
+		pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: execHook("hello")}
+		a.want(pod)
+		check(t, "a container is probed once its start is over", nil, asked())
+		time.Sleep(6 * time.Second)
+		check(t, "then it is", []string{"probe main"}, asked())
+		a.pool.Wake("uid-web")
+		check(t, "once", nil, asked())
+		n.Exit(a.container("main").ID, 1)
+		time.Sleep(6 * time.Second)
+		check(t, "its successor is another one", []string{"no more", "probe main"}, asked())
+		if err := n.RemoveContainer(t.Context(), a.container("main").ID, false); err != nil { // as someone else might
+			t.Fatal(err)
+		}
+		a.pool.Wake("uid-web")
+		time.Sleep(6 * time.Second)
+		check(t, "one that vanishes is not probed on", []string{"no more", "probe main"}, asked())
+		a.want()
+		check(t, "a pod that is ending says so", []string{"ending"}, asked())
+		time.Sleep(6 * time.Second)
+		check(t, "and is then left alone", []string{"no more", "none"}, asked())
+	})
+}
