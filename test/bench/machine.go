@@ -157,12 +157,16 @@ func podCommand() []string {
 	return []string{"sh", "-c", `trap "exit 0" TERM; read nothing </dev/ptmx`}
 }
 
-// version is the first line that a program prints when it is asked for its version.
-func version(ctx context.Context, command ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, command[0], command[1:]...).Output()
+// version is what a program says of itself: a word of the first line it prints.
+func version(ctx context.Context, field int, path, flag string) (string, error) {
+	out, err := exec.CommandContext(ctx, path, flag).Output()
 	if err != nil {
-		return "", fmt.Errorf("ask %s for its version: %w", command[0], err)
+		return "", fmt.Errorf("ask %s for its version: %w", path, err)
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
-	return strings.TrimSpace(line), nil
+	words := strings.Fields(line)
+	if len(words) <= field {
+		return "", fmt.Errorf("%s %s prints %q", path, flag, line)
+	}
+	return words[field], nil
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
 	"os"
@@ -110,20 +112,24 @@ func (r *report) describe(ctx context.Context, m *machine) error {
 		cgroups = "cgroup v2"
 	}
 	r.Machine = fmt.Sprintf("%d CPUs, Linux %s, %s, driver cgroupfs, overlayfs, bridge CNI", runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), cgroups)
-	commands := map[string][]string{
-		"nodeagent": {m.o.agent, "version"}, "containerd": {m.tools + "/bin/containerd", "--version"}, "runc": {m.tools + "/bin/runc", "--version"},
-	}
-	if _, err := os.Stat(m.o.kubelet); err == nil {
-		commands["kubelet"] = []string{m.o.kubelet, "--version"}
-	}
-	r.Versions = map[string]string{}
-	for name, c := range commands {
-		v, err := version(ctx, c...)
+	versions := map[string]string{}
+	for _, p := range []struct {
+		name, path, flag string
+		field            int // of the first line that it prints
+	}{
+		{"nodeagent", m.o.agent, "version", 1}, {"kubelet", m.o.kubelet, "--version", 1},
+		{"containerd", m.tools + "/bin/containerd", "--version", 2}, {"runc", m.tools + "/bin/runc", "--version", 2},
+	} {
+		if _, err := os.Stat(p.path); errors.Is(err, fs.ErrNotExist) {
+			continue // a kubelet is not needed; what is needed has been found before
+		}
+		v, err := version(ctx, p.field, p.path, p.flag)
 		if err != nil {
 			return err
 		}
-		r.Versions[name] = v
+		versions[p.name] = v
 	}
+	r.Versions = versions
 	return nil
 }
 
@@ -167,7 +173,7 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Measured on %s\n\n%s. ", r.Date, r.Machine)
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
-		fmt.Fprintf(&b, "%s: %s. ", name, r.Versions[name])
+		fmt.Fprintf(&b, "%s %s. ", name, r.Versions[name])
 	}
 	b.WriteString("Made by `make bench`; what is measured and how is in [README.md](README.md).\n\n![start and stop over the number of pods](results.svg)\n")
 	b.WriteString("\n## Start, stop, restart\n\nSeconds; in parentheses, times the floor of the same run.\n\n")
