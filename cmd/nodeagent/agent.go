@@ -200,7 +200,7 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 		Status: a.board, Event: a.event,
 		Lookups:        podsync.Lookups{ConfigMap: a.configMap, Secret: a.secret, Field: volume.FieldValue, Resource: volumes.ResourceValue},
 		Room:           podsync.Room{Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
-		NodeIPs:        nodeIPs(a.cfg.Agent.PodCIDR),
+		NodeIPs:        a.nodeIPs(),
 		DNS:            podsync.DNS{ClusterServers: a.cfg.Kubelet.ClusterDNS, ClusterDomain: a.cfg.Kubelet.ClusterDomain, Host: host},
 		BackOff:        podsync.BackOff{Initial: a.cfg.Agent.CrashLoopBackOff.Initial.Duration, Max: a.cfg.Agent.CrashLoopBackOff.Max.Duration},
 		SeccompDefault: ptr.Deref(a.cfg.Kubelet.SeccompDefault, false),
@@ -262,7 +262,7 @@ func (a *agent) podIP(uid types.UID) string {
 	case !ok || p.Sandbox == nil:
 		return ""
 	case p.Sandbox.HostNetwork:
-		if ips := nodeIPs(a.cfg.Agent.PodCIDR); len(ips) > 0 {
+		if ips := a.nodeIPs(); len(ips) > 0 {
 			return ips[0]
 		}
 		return "127.0.0.1"
@@ -287,4 +287,13 @@ func hostResolv(path string) (cri.Resolv, error) {
 	}
 	defer f.Close()
 	return podsync.ParseResolv(f)
+}
+
+// nodeIPs are the configured addresses, else those of the machine that others can
+// reach, IPv4 first.
+func (a *agent) nodeIPs() []string {
+	if len(a.cfg.Agent.NodeIPs) > 0 {
+		return a.cfg.Agent.NodeIPs
+	}
+	return nodeIPs(a.cfg.Agent.PodCIDR)
 }

@@ -37,7 +37,7 @@ func newDescribeCommand(f *clientFlags) *cobra.Command {
 		ValidArgsFunction: completePods(f),
 	}
 	f.podFlags(pod)
-	describe := &cobra.Command{Use: "describe", Short: "Show everything about a pod"}
+	describe := parent("describe", "Show everything about a pod")
 	describe.AddCommand(pod)
 	return describe
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -20,21 +21,22 @@ import (
 
 // finding is what a check saw. Fix is the command or step that mends it.
 type finding struct {
-	level  string // ok, warn or fail
-	detail string
-	fix    string
+	Check  string `json:"check"`
+	Level  string `json:"result"` // ok, warn or fail
+	Detail string `json:"detail"`
+	Fix    string `json:"fix,omitempty"`
 }
 
 func ok(format string, args ...any) finding {
-	return finding{level: "ok", detail: fmt.Sprintf(format, args...)}
+	return finding{Level: "ok", Detail: fmt.Sprintf(format, args...)}
 }
 
 func warn(fix, format string, args ...any) finding {
-	return finding{level: "warn", detail: fmt.Sprintf(format, args...), fix: fix}
+	return finding{Level: "warn", Detail: fmt.Sprintf(format, args...), Fix: fix}
 }
 
 func fail(fix, format string, args ...any) finding {
-	return finding{level: "fail", detail: fmt.Sprintf(format, args...), fix: fix}
+	return finding{Level: "fail", Detail: fmt.Sprintf(format, args...), Fix: fix}
 }
 
 // check is one thing the agent needs of a machine.
@@ -65,38 +67,54 @@ func checks() []check {
 
 func newDoctorCommand() *cobra.Command {
 	flags := &runFlags{}
+	var output string
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this machine lacks, and how to mend it",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
 			cfg, err := flags.load()
 			if err != nil {
 				return err
 			}
-			t := &table{header: []string{"CHECK", "RESULT", "DETAIL"}}
-			failed := 0
-			for _, ch := range checks() {
-				f := ch.run(cfg)
-				if f.level == "fail" {
-					failed++
-				}
-				t.add([]string{ch.name, f.level, f.detail})
-				if f.fix != "" {
-					t.add([]string{"", "", "  mend: " + f.fix})
-				}
-			}
-			if err := t.print(c.OutOrStdout(), true); err != nil {
-				return err
-			}
-			if failed > 0 {
-				return fmt.Errorf("%d of %d checks failed", failed, len(checks()))
-			}
-			return nil
+			return diagnose(c.OutOrStdout(), cfg, output)
 		},
 	}
+	c.Flags().StringVarP(&output, "output", "o", "", "json, yaml or jsonpath=TEMPLATE")
 	flags.add(c)
 	return c
+}
+
+// diagnose runs all checks; its error counts those that failed.
+func diagnose(out io.Writer, cfg config.Config, output string) error {
+	var findings []finding
+	failed := 0
+	t := &table{header: []string{"CHECK", "RESULT", "DETAIL"}}
+	for _, ch := range checks() {
+		f := ch.run(cfg)
+		f.Check = ch.name
+		findings = append(findings, f)
+		if f.Level == "fail" {
+			failed++
+		}
+		t.add([]string{f.Check, f.Level, f.Detail})
+		if f.Fix != "" {
+			t.add([]string{"", "", "  mend: " + f.Fix})
+		}
+	}
+	var err error
+	if output != "" {
+		err = printObject(out, output, findings)
+	} else {
+		err = t.print(out, true)
+	}
+	if err == nil && failed > 0 {
+		err = fmt.Errorf("%d of %d checks failed", failed, len(findings))
+	}
+	return err
 }
 
 func checkUser(config.Config) finding {

@@ -26,6 +26,8 @@ type runFlags struct {
 	stateDir       string
 	hostname       string
 	endpoint       string
+	kubeconfig     string
+	nodeIPs        []string
 	show           bool
 	verbosity      int
 }
@@ -44,16 +46,24 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.stateDir, "state-dir", "", "where files are kept until the next boot")
 	fl.StringVar(&f.hostname, "hostname-override", "", "name of this node")
 	fl.StringVar(&f.endpoint, "container-runtime-endpoint", "", "socket of an external containerd")
+	fl.StringSliceVar(&f.nodeIPs, "node-ip", nil, "address of this node, or one of each family (default: those of its interfaces)")
+	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "not supported yet: pods come from --static-pod-path only")
 	fl.IntVarP(&f.verbosity, "v", "v", 0, "4 or more: debug messages")
 }
 
 // load reads the configuration and lets the flags have their say.
 func (f *runFlags) load() (config.Config, error) {
+	if f.kubeconfig != "" {
+		return config.Config{}, errors.New("--kubeconfig: pods from an API server are not supported yet; leave it out to run static pods")
+	}
 	cfg, err := loadConfig(f.config)
 	if err != nil {
 		return cfg, err
 	}
 	a := &cfg.Agent
+	if len(f.nodeIPs) > 0 {
+		a.NodeIPs = f.nodeIPs
+	}
 	override := func(dst *string, value string) {
 		if value != "" {
 			*dst = value

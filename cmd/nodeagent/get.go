@@ -26,7 +26,7 @@ type getOptions struct {
 
 func newGetCommand(f *clientFlags) *cobra.Command {
 	o := &getOptions{clientFlags: f}
-	get := &cobra.Command{Use: "get", Short: "Show pods, or the problems of the manifest directory"}
+	get := parent("get", "Show pods, or the problems of the manifest directory")
 	pods := &cobra.Command{
 		Use:     "pods [NAME]",
 		Aliases: []string{"pod", "po"},
@@ -34,7 +34,7 @@ func newGetCommand(f *clientFlags) *cobra.Command {
 		Example: "  nodeagent get pods -A -o wide\n  nodeagent get pods web -o jsonpath='{.status.podIP}'",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return o.pods(c.Context(), c.OutOrStdout(), args)
+			return o.pods(c, args)
 		},
 		ValidArgsFunction: completePods(f),
 	}
@@ -61,7 +61,11 @@ func newGetCommand(f *clientFlags) *cobra.Command {
 	return get
 }
 
-func (o *getOptions) pods(ctx context.Context, out io.Writer, args []string) error {
+func (o *getOptions) pods(c *cobra.Command, args []string) error {
+	ctx, out := c.Context(), c.OutOrStdout()
+	if err := checkOutput(o.output, "wide", "name"); err != nil {
+		return err
+	}
 	selector, err := labels.Parse(o.selector)
 	if err != nil {
 		return fmt.Errorf("selector %q: %w", o.selector, err)
@@ -89,17 +93,18 @@ func (o *getOptions) pods(ctx context.Context, out io.Writer, args []string) err
 	list := &corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "List"}, Items: pods}
 	if len(pods) == 0 && (o.output == "" || o.output == "wide") {
 		if o.allNamespaces {
-			_, err = fmt.Fprintln(out, "No pods found.")
+			fmt.Fprintln(c.ErrOrStderr(), "No pods found.")
 		} else {
-			_, err = fmt.Fprintf(out, "No pods found in %s namespace.\n", o.namespace)
+			fmt.Fprintf(c.ErrOrStderr(), "No pods found in %s namespace.\n", o.namespace)
 		}
-		return err
+		return nil
 	}
 	return o.print(out, pods, list)
 }
 
 func (o *getOptions) watchPods(ctx context.Context, cl *client, out io.Writer, wanted func(*corev1.Pod) bool) error {
 	header := !o.noHeader
+	t := podTable(o.output == "wide", o.allNamespaces)
 	return cl.watch(ctx, func(e server.PodEvent) error {
 		if !wanted(&e.Object) {
 			return nil
@@ -107,8 +112,7 @@ func (o *getOptions) watchPods(ctx context.Context, cl *client, out io.Writer, w
 		if o.output != "" && o.output != "wide" {
 			return printObject(out, o.output, &e.Object)
 		}
-		t := podTable(o.output == "wide", o.allNamespaces)
-		t.add(podRow(&e.Object, time.Now(), o.output == "wide", o.allNamespaces))
+		t.rows = [][]string{podRow(&e.Object, time.Now(), o.output == "wide", o.allNamespaces)}
 		err := t.print(out, header)
 		header = false
 		return err
@@ -154,24 +158,4 @@ func printProblems(out io.Writer, list []problem) error {
 		}
 	}
 	return nil
-}
-
-// completePods offers the names of the pods in the chosen namespace.
-func completePods(f *clientFlags) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		pods, err := newClient(f.socket).pods(c.Context())
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		var names []string
-		for i := range pods {
-			if pods[i].Namespace == f.namespace {
-				names = append(names, pods[i].Name)
-			}
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
 }

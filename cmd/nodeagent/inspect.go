@@ -21,6 +21,8 @@ type inspectView struct {
 	Cgroup     string              `json:"cgroup"`
 	Containers []inspectContainer  `json:"containers"`
 	Namespaces []inspect.Namespace `json:"namespaces"`
+	// Cgroups are those that the pod lies in and that lie in it, outermost first.
+	Cgroups []cgroupLevel `json:"cgroups"`
 }
 
 type inspectContainer struct {
@@ -35,17 +37,30 @@ func newInspectCommand(f *clientFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "inspect [POD | --pid PID]",
 		Short: "Show which cgroup and namespaces a pod's processes live in",
-		Long: "Shows, for each container of a pod, its cgroup and its processes, and for each\n" +
-			"namespace who is inside. With --pid it starts from a process instead.",
-		Args: cobra.MaximumNArgs(1),
+		Long: "Shows, for each container of a pod, its cgroup and its processes, the limits of every\n" +
+			"cgroup on the way and who is throttled there, and for each namespace who is inside.\n" +
+			"With --pid it starts from a process of this machine instead.",
+		Example: "  nodeagent inspect web\n  nodeagent inspect --pid 4711",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if (pid == 0) == (len(args) == 0) {
-				return fmt.Errorf("name either a pod or a process (--pid)")
-			}
-			if pid != 0 {
-				return inspectProcess(c.OutOrStdout(), pid)
+			if err := checkOutput(output); err != nil {
+				return err
 			}
 			cl := newClient(f.socket)
+			byPID := c.Flags().Changed("pid")
+			if byPID == (len(args) == 1) {
+				return fmt.Errorf("name either a pod or a process (--pid)")
+			}
+			if byPID {
+				v, err := processOf(c.Context(), cl, pid)
+				if err != nil {
+					return err
+				}
+				if output != "" {
+					return printObject(c.OutOrStdout(), output, v)
+				}
+				return printProcess(c.OutOrStdout(), v)
+			}
 			pod, err := cl.pod(c.Context(), f.namespace, args[0])
 			if err != nil {
 				return err
@@ -86,10 +101,14 @@ func printInspect(out io.Writer, v *inspectView) error {
 			}
 		})
 	}
+	p.line("")
+	if p.err == nil {
+		p.err = printLevels(out, v.Cgroups)
+	}
+	p.line("")
 	if p.err != nil {
 		return p.err
 	}
-	p.line("")
 	t := &table{header: []string{"NAMESPACE", "INODE", "OF", "WHO IS INSIDE"}}
 	for _, n := range v.Namespaces {
 		t.add([]string{n.Type, fmt.Sprint(n.Inode), namespaceOwner(n, len(v.Containers)), strings.Join(n.Groups, ", ")})
@@ -109,44 +128,6 @@ func namespaceOwner(n inspect.Namespace, containers int) string {
 	default:
 		return "container"
 	}
-}
-
-// inspectProcess shows where one process of the machine lives; it needs no agent.
-func inspectProcess(out io.Writer, pid int) error {
-	r := inspect.Reader{ProcRoot: "/proc"}
-	proc, err := r.Process(pid)
-	if err != nil {
-		return err
-	}
-	host, err := r.Host()
-	if err != nil {
-		return err
-	}
-	p := &printer{out: out}
-	p.field("PID", fmt.Sprint(proc.PID))
-	p.field("Command", proc.Command)
-	p.field("Cgroup", proc.Cgroup)
-	p.field("OOM score adj", fmt.Sprint(proc.OOMScoreAdj))
-	if uid, id := ownerOf(proc.Cgroup); uid != "" {
-		p.field("Pod UID", uid)
-		p.field("Container ID", orNone(id))
-	}
-	if p.err != nil {
-		return p.err
-	}
-	t := &table{header: []string{"NAMESPACE", "INODE", "OF"}}
-	for _, kind := range inspect.Types() {
-		inode, found := proc.Namespaces[kind]
-		if !found {
-			continue
-		}
-		of := "its own"
-		if host.Namespaces[kind] == inode {
-			of = "host"
-		}
-		t.add([]string{kind, fmt.Sprint(inode), of})
-	}
-	return t.print(out, true)
 }
 
 // ownerOf reads pod UID and container ID out of a cgroup path of either driver.

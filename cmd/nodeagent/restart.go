@@ -38,7 +38,7 @@ func newRestartCommand(f *clientFlags) *cobra.Command {
 			_, err = fmt.Fprintf(c.OutOrStdout(), "pod/%s restarted\n", pod.Name)
 			return err
 		},
-		ValidArgsFunction: completePods(f),
+		ValidArgsFunction: completePodsAndContainers(f),
 	}
 	f.podFlags(c)
 	return c

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+
 	"github.com/spf13/cobra"
 )
 
@@ -37,10 +41,26 @@ func newRootCommand() *cobra.Command {
 		newRestartCommand(f), newInspectCommand(f), newPlanCommand())
 	add("machine", newCgroupsCommand(f), newImagesCommand(f), newDoctorCommand())
 	root.AddCommand(newHoldLogsCommand())
+	f.completeFlags(root)
 	return root
 }
 
 // podFlags adds the flags that say which namespace a command means.
 func (f *clientFlags) podFlags(c *cobra.Command) {
 	c.Flags().StringVarP(&f.namespace, "namespace", "n", "default", "namespace of the pod")
+}
+
+// parent is a command that does nothing without one of its own.
+func parent(name, short string) *cobra.Command {
+	return &cobra.Command{Use: name, Short: short, RunE: func(c *cobra.Command, args []string) error {
+		var names []string
+		for _, sub := range c.Commands() {
+			names = append(names, sub.Name())
+		}
+		slices.Sort(names)
+		if len(args) == 0 {
+			return fmt.Errorf("%s what? Use one of: %s", name, strings.Join(names, ", "))
+		}
+		return fmt.Errorf("%s knows no %q; use one of: %s", name, args[0], strings.Join(names, ", "))
+	}}
 }

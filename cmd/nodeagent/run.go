@@ -21,6 +21,8 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/server"
 )
 
+var errNotRoot = errors.New("cgroups, namespaces and mounts need root: run this with sudo")
+
 func newRunCommand() *cobra.Command {
 	f := &runFlags{}
 	c := &cobra.Command{
@@ -31,6 +33,9 @@ func newRunCommand() *cobra.Command {
 			cfg, err := f.load()
 			if err != nil {
 				return err
+			}
+			if os.Geteuid() != 0 {
+				return errNotRoot
 			}
 			return run(c.Context(), cfg, f, c.OutOrStdout())
 		},
@@ -70,7 +75,10 @@ func run(ctx context.Context, cfg config.Config, f *runFlags, out io.Writer) err
 	}
 	g.Go(func() error { return (&server.Server{Funcs: a.funcs(), Log: log}).Run(ctx, listener) })
 	if f.show {
-		table := &liveTable{board: a.board, cgroupOf: a.cgroupOf, out: out, terminal: term.IsTerminal(int(os.Stdout.Fd()))}
+		table := &liveTable{board: a.board, cgroupOf: a.cgroupOf, out: out}
+		if fd := int(os.Stdout.Fd()); term.IsTerminal(fd) {
+			table.size = func() (int, int, error) { return term.GetSize(fd) }
+		}
 		g.Go(func() error { return table.Run(ctx) })
 	}
 	log.Info("agent is running", "node", cfg.Agent.NodeName, "manifests", cfg.Kubelet.StaticPodPath)

@@ -240,7 +240,7 @@ func (a *agent) cgroupOf(uid types.UID) string {
 }
 
 // inspect goes from a pod to its cgroup, its processes and their namespaces.
-func (a *agent) inspect(_ context.Context, namespace, name string) (any, error) {
+func (a *agent) inspect(ctx context.Context, namespace, name string) (any, error) {
 	pod, err := a.find(namespace, name)
 	if err != nil {
 		return nil, err
@@ -269,6 +269,13 @@ func (a *agent) inspect(_ context.Context, namespace, name string) (any, error) 
 		groups = append(groups, g)
 		view.Containers = append(view.Containers, inspectContainer{Group: g, ID: c.ID, Cgroup: dir})
 	}
-	view.Namespaces, err = reader.Share(groups)
-	return view, err
+	if view.Namespaces, err = reader.Share(groups); err != nil {
+		return nil, err
+	}
+	tree, err := a.cgroups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	view.Cgroups = tree.around(view.Cgroup)
+	return view, nil
 }

@@ -1,12 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,12 +22,13 @@ type liveTable struct {
 	board    *podstatus.Board
 	cgroupOf func(types.UID) string
 	out      io.Writer
-	terminal bool
+	// size is the terminal's, or nil when out is none.
+	size func() (width, height int, err error)
 }
 
 // Run shows the table until ctx ends.
 func (l *liveTable) Run(ctx context.Context) error {
-	if !l.terminal {
+	if l.size == nil {
 		return l.lines(ctx)
 	}
 	wake := make(chan struct{}, 1)
@@ -58,26 +60,62 @@ func (l *liveTable) Run(ctx context.Context) error {
 
 // redraw replaces the lines drawn before and returns how many there are now.
 func (l *liveTable) redraw(drawn int) (int, error) {
-	var b bytes.Buffer
-	if drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", drawn)
+	width, height, err := l.size()
+	if err != nil {
+		return 0, fmt.Errorf("size of the terminal: %w", err)
 	}
-	t := l.table()
-	pods := l.board.List()
-	for i := range pods {
-		t.add(l.row(&pods[i]))
-	}
-	var body bytes.Buffer
-	if err := t.print(&body, true); err != nil {
+	lines, err := l.frame(l.board.List(), width, height)
+	if err != nil {
 		return 0, err
 	}
-	b.Write(body.Bytes())
-	_, err := l.out.Write(b.Bytes())
-	return strings.Count(body.String(), "\n"), err
+	text := strings.Join(lines, "\n") + "\n"
+	if drawn > 0 {
+		text = fmt.Sprintf("\x1b[%dA\x1b[J", drawn) + text
+	}
+	_, err = io.WriteString(l.out, text)
+	return len(lines), err
+}
+
+// frame is the table as it fits into a terminal: no line may wrap and none may
+// scroll away, or the next frame would be drawn in the wrong place. Where a line
+// is too narrow for the cgroup, it has a line of its own.
+func (l *liveTable) frame(pods []corev1.Pod, width, height int) ([]string, error) {
+	full := l.table()
+	narrow := &table{header: []string{"NAME", "READY", "STATUS", "IP", "QOS"}}
+	for i := range pods {
+		row := l.row(&pods[i])
+		full.add(row)
+		narrow.add([]string{row[0], row[1], row[2], row[5], row[6]})
+	}
+	lines, err := full.lines()
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(lines, func(line string) bool { return utf8.RuneCountInString(line) > width }) {
+		short, err := narrow.lines()
+		if err != nil {
+			return nil, err
+		}
+		lines = short[:1]
+		for i, line := range short[1:] {
+			lines = append(lines[:len(lines):len(lines)], line, "  "+full.rows[i][len(full.header)-1])
+		}
+	}
+	if room := height - 1; room > 0 && len(lines) > room { // the cursor stands below the last line
+		more := len(lines) - room + 1
+		lines = append(lines[:room-1:room-1], fmt.Sprintf("… and %d lines more", more))
+	}
+	for i, line := range lines {
+		if r := []rune(line); width > 0 && len(r) > width {
+			lines[i] = string(r[:width-1]) + "…"
+		}
+	}
+	return lines, nil
 }
 
 func (l *liveTable) lines(ctx context.Context) error {
 	header := true
+	t := l.table()
 	last := map[types.UID]string{}
 	return l.board.Watch(ctx, func(c podstatus.Change) error {
 		row := l.row(&c.Pod)
@@ -91,8 +129,7 @@ func (l *liveTable) lines(ctx context.Context) error {
 			return nil // only the age differs
 		}
 		last[c.Pod.UID] = key
-		t := l.table()
-		t.add(row)
+		t.rows = [][]string{row}
 		err := t.print(l.out, header)
 		header = false
 		return err
@@ -100,11 +137,10 @@ func (l *liveTable) lines(ctx context.Context) error {
 }
 
 func (l *liveTable) table() *table {
-	t := podTable(true, false)
-	t.header = append(t.header, "CGROUP")
-	return t
+	return &table{header: []string{"NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "QOS", "CGROUP"}}
 }
 
 func (l *liveTable) row(p *corev1.Pod) []string {
-	return append(podRow(p, time.Now(), true, false), orNone(l.cgroupOf(p.UID)))
+	row := podRow(p, time.Now(), true, false)
+	return append(append(row[:6:6], row[7:]...), orNone(l.cgroupOf(p.UID))) // the node is always this one
 }

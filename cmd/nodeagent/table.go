@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
@@ -16,27 +16,61 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// table prints rows in columns, as kubectl does.
+// table prints rows in columns, as kubectl does. A table that is printed again
+// keeps the widths it had, so that rows which come later line up.
 type table struct {
 	header []string
 	rows   [][]string
+	widths []int
 }
+
+// columnGap is the space between columns.
+const columnGap = 3
 
 func (t *table) add(row []string) { t.rows = append(t.rows, row) }
 
 func (t *table) print(out io.Writer, withHeader bool) error {
-	w := tabwriter.NewWriter(out, 6, 4, 3, ' ', 0)
+	lines := t.rows
 	if withHeader {
-		if _, err := fmt.Fprintln(w, strings.Join(t.header, "\t")); err != nil {
-			return err
+		lines = append([][]string{t.header}, lines...)
+	}
+	for _, line := range append([][]string{t.header}, lines...) {
+		t.widen(line)
+	}
+	var b strings.Builder
+	for _, line := range lines {
+		for i, cell := range line {
+			b.WriteString(cell)
+			if i < len(line)-1 {
+				b.WriteString(strings.Repeat(" ", t.widths[i]-utf8.RuneCountInString(cell)+columnGap))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// lines are those that print writes.
+func (t *table) lines() ([]string, error) {
+	var b strings.Builder
+	if err := t.print(&b, true); err != nil {
+		return nil, err
+	}
+	return strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n"), nil
+}
+
+// widen makes the columns as wide as a line's cells. The last cell needs no
+// room: nothing follows it.
+func (t *table) widen(line []string) {
+	for i, cell := range line {
+		if i == len(t.widths) {
+			t.widths = append(t.widths, 0)
+		}
+		if i < len(line)-1 {
+			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(cell))
 		}
 	}
-	for _, row := range t.rows {
-		if _, err := fmt.Fprintln(w, strings.Join(row, "\t")); err != nil {
-			return err
-		}
-	}
-	return w.Flush()
 }
 
 func podTable(wide, namespaces bool) *table {
@@ -185,6 +219,14 @@ func orNone(s string) string {
 	return s
 }
 
+// checkOutput refuses an output format before anything is asked of the agent.
+func checkOutput(format string, tables ...string) error {
+	if format == "" || format == "json" || format == "yaml" || strings.HasPrefix(format, "jsonpath=") || slices.Contains(tables, format) {
+		return nil
+	}
+	return fmt.Errorf("unknown output format %q: use one of %s", format, strings.Join(append(tables, "json", "yaml", "jsonpath=TEMPLATE"), ", "))
+}
+
 // printObject writes object as json, yaml or through a jsonpath template.
 func printObject(out io.Writer, format string, object any) error {
 	data, err := json.MarshalIndent(object, "", "    ")
@@ -210,7 +252,7 @@ func printObject(out io.Writer, format string, object any) error {
 		}
 		err = jp.Execute(out, generic)
 	default:
-		return fmt.Errorf("unknown output format %q: use wide, name, json, yaml or jsonpath=TEMPLATE", format)
+		return fmt.Errorf("unknown output format %q: use json, yaml or jsonpath=TEMPLATE", format)
 	}
 	return err
 }

@@ -40,6 +40,8 @@ type NodeAgentConfiguration struct {
 
 	// NodeName is this machine's name; empty means its hostname.
 	NodeName string `json:"nodeName,omitempty"`
+	// NodeIPs are this machine's addresses; none means those of its interfaces.
+	NodeIPs []string `json:"nodeIPs,omitempty"`
 	// Runtime is auto, embedded or external. Auto uses the containerd that answers
 	// on ContainerdAddress, and the embedded one when none does.
 	Runtime string `json:"runtime,omitempty"`

@@ -27,6 +27,11 @@ func (v *validator) runtime(a NodeAgentConfiguration) {
 	for i, dir := range a.CNIBinDirs {
 		v.absolute(fmt.Sprintf("cniBinDirs[%d]", i), dir)
 	}
+	for i, ip := range a.NodeIPs {
+		if _, err := netip.ParseAddr(ip); err != nil {
+			v.problem(fmt.Sprintf("nodeIPs[%d]", i), "%q is not an IP address", ip)
+		}
+	}
 	if a.Runtime != RuntimeEmbedded {
 		v.absolute("containerdAddress", strings.TrimPrefix(a.ContainerdAddress, "unix://"))
 	}
