@@ -96,9 +96,9 @@ func (l *liveTable) frame(pods []corev1.Pod, width, height int) ([]string, error
 		if err != nil {
 			return nil, err
 		}
-		lines = short[:1]
+		lines = []string{short[0]}
 		for i, line := range short[1:] {
-			lines = append(lines[:len(lines):len(lines)], line, "  "+full.rows[i][len(full.header)-1])
+			lines = append(lines, line, "  "+full.rows[i][len(full.header)-1])
 		}
 	}
 	if room := height - 1; room > 0 && len(lines) > room { // the cursor stands below the last line
