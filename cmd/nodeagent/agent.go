@@ -210,7 +210,9 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 
 // parts is everything that runs as long as the agent does.
 func (a *agent) parts() []func(context.Context) error {
-	parts := []func(context.Context) error{a.tree.Run, a.runPods, a.images.Run, a.network.Run, a.probes.Run, a.source.Run, a.limits().Run}
+	parts := []func(context.Context) error{
+		a.tree.Run, a.runPods, a.images.Run, a.network.Run, a.probes.Run, a.source.Run, a.limits().Run, a.settle,
+	}
 	if a.embedded != nil {
 		parts = append(parts, a.embedded.Run)
 	}

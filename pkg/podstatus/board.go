@@ -80,6 +80,13 @@ func (b *Board) bump() {
 	b.changed = make(chan struct{})
 }
 
+// Changed closes at the next change of any pod.
+func (b *Board) Changed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.changed
+}
+
 // List returns copies of all pods, ordered by namespace and name.
 func (b *Board) List() []corev1.Pod {
 	b.mu.Lock()

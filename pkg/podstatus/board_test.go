@@ -101,3 +101,20 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%d events kept, want %d", got, maxEventsPerPod)
 	}
 }
+
+func TestChanged(t *testing.T) {
+	b := NewBoard()
+	for name, change := range map[string]func(){
+		"Set":    func() { b.Set(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "a"}}) },
+		"Remove": func() { b.Set(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "b"}}); b.Remove("b") },
+	} {
+		changed := b.Changed()
+		select {
+		case <-changed:
+			t.Errorf("%s: want no change before there is one", name)
+		default:
+		}
+		change()
+		<-changed
+	}
+}
