@@ -147,7 +147,7 @@ func (r *Runtime) runExec(ctx context.Context, process containerd.Process, o *Ex
 	if err != nil {
 		return 0, err
 	}
-	defer pidfd.close()
+	defer func() { _ = pidfd.close() }() // nothing is written to it
 	select {
 	case status := <-exit:
 		code, _, err := status.Result()

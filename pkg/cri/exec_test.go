@@ -54,7 +54,7 @@ func TestEndGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.close()
+	defer func() { _ = d.close() }()                     // nothing is written to it
 	if _, err := out.Read(make([]byte, 1)); err != nil { // the child runs
 		t.Fatal(err)
 	}

@@ -193,7 +193,7 @@ func TestSessionEndsWithItsClient(t *testing.T) {
 
 func TestTooManyReaders(t *testing.T) {
 	began, end := make(chan struct{}), make(chan struct{})
-	transport := serve(t, Funcs{Logs: func(ctx context.Context, _ LogQuery, out, _ io.Writer) error {
+	transport := serve(t, Funcs{Logs: func(ctx context.Context, _ LogQuery, _, _ io.Writer) error {
 		began <- struct{}{}
 		select {
 		case <-end:
