@@ -1,6 +1,9 @@
 package qos
 
 import (
+	"bytes"
+	"log/slog"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -103,5 +106,22 @@ func TestOOMScore(t *testing.T) {
 				t.Errorf("got %d, want %d: %s", got, tc.want, tc.reason)
 			}
 		})
+	}
+}
+
+func TestOneWarningWithoutCapability(t *testing.T) {
+	var log bytes.Buffer
+	tree := exampleTree(t, 2, false, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	tree.oomFloor = 0
+	pods := examplePods()
+	for range 3 {
+		for name, want := range map[string]int{"G": 0, "B1": 985, "E": 1000} {
+			if got := tree.Container(pods[name], &pods[name].Spec.Containers[0]).OOMScoreAdj; got != want {
+				t.Errorf("%s: score %d, want %d", name, got, want)
+			}
+		}
+	}
+	if n := strings.Count(log.String(), "CAP_SYS_RESOURCE"); n != 1 {
+		t.Errorf("%d warnings, want one:\n%s", n, log.String())
 	}
 }

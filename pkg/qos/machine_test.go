@@ -5,8 +5,6 @@ package qos
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,10 +28,7 @@ func machineTree(t *testing.T) *Tree {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test needs root: run `make test` as root")
 	}
-	cfg := exampleTree(t, 2, false, nil).cfg
-	cfg.CgroupFSRoot, cfg.ProcRoot, cfg.SysRoot, cfg.RunRoot, cfg.CgroupRoot = "/sys/fs/cgroup", "/proc", "/sys", "/run", "/"
-	cfg.Node.SystemReserved, cfg.Node.KubeReserved = nil, nil
-	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	cfg := machineConfig(t)
 	if !systemdRunning(cfg.RunRoot) {
 		cfg.CgroupRoot = testRoot
 		h, err := openHierarchy(cfg.CgroupFSRoot)
@@ -174,39 +169,5 @@ func TestRemovePodKillsWhatIsLeft(t *testing.T) {
 	}
 	if err := tree.RemovePod(t.Context(), types.UID("never-there")); err != nil {
 		t.Errorf("removing what is not there: %v", err)
-	}
-}
-
-func TestErrorsNameTheRemedy(t *testing.T) {
-	cfg := exampleTree(t, 2, false, nil).cfg
-	cfg.ProcRoot, cfg.SysRoot, cfg.RunRoot, cfg.CgroupRoot = "/proc", "/sys", "/run", "/"
-	cases := map[string]struct {
-		change func(*Config)
-		want   string
-	}{
-		"NoCgroups":     {func(c *Config) { c.CgroupFSRoot = "/nowhere" }, "mount -t cgroup2"},
-		"UnknownDriver": {func(c *Config) { c.CgroupFSRoot = "/sys/fs/cgroup"; c.Driver = "magic" }, "use systemd, cgroupfs"},
-		"NoRoot":        {func(c *Config) { c.CgroupFSRoot = "/sys/fs/cgroup"; c.CgroupRoot = "/not/there" }, "create it first"},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			c := cfg
-			tc.change(&c)
-			if _, err := New(t.Context(), c); err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("got %v, want it to say %q", err, tc.want)
-			}
-		})
-	}
-	t.Run("MissingController", func(t *testing.T) {
-		root := t.TempDir()
-		if err := os.WriteFile(root+"/cgroup.controllers", []byte("cpu io pids\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := openHierarchy(root); err == nil || !strings.Contains(err.Error(), "cpuset") {
-			t.Errorf("got %v, want the missing controller named", err)
-		}
-	})
-	if err := explain("set x", &fs.PathError{Op: "open", Path: "/x", Err: syscall.EROFS}); !strings.Contains(err.Error(), "remount") {
-		t.Errorf("a read-only hierarchy: %v", err)
 	}
 }

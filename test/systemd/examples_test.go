@@ -4,10 +4,12 @@ package systemd
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -106,10 +108,12 @@ func (n *node) check(what, cgroup string, want limits) {
 		n.t.Errorf("%s: files of %s (-want +got):\n%s", what, cgroup, d)
 	}
 	got = map[string]string{}
-	for name := range properties {
-		got[name] = strings.TrimPrefix(command(n.t, "systemctl", "show", path.Base(cgroup), "-p", name), name+"=")
+	properties["ActiveState"] = "active"
+	shown := command(n.t, "systemctl", "show", path.Base(cgroup), "-p", strings.Join(slices.Collect(maps.Keys(properties)), ","))
+	for line := range strings.Lines(shown) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		got[name] = value
 	}
-	properties["ActiveState"], got["ActiveState"] = "active", command(n.t, "systemctl", "is-active", path.Base(cgroup))
 	if d := cmp.Diff(properties, got); d != "" {
 		n.t.Errorf("%s: properties of %s (-want +got):\n%s", what, path.Base(cgroup), d)
 	}

@@ -116,7 +116,7 @@ func cpuShares(n *node) {
 		for _, name := range names {
 			used[name] = float64(now[cgroups[name]].CPUNanoseconds - before[cgroups[name]].CPUNanoseconds)
 		}
-		if used["g"] < float64(4*time.Second) {
+		if used["g"] < float64(2*time.Second) {
 			return fmt.Errorf("used so far: %v ns", used)
 		}
 		return nil

@@ -259,10 +259,14 @@ func (n *node) await(name, what string, ok func(*corev1.Pod) bool) *corev1.Pod {
 func (n *node) eventually(what string, f func() error) {
 	n.t.Helper()
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		began := time.Now()
 		if err = f(); err == nil {
 			return
 		}
+		// As long as the look took, so that looking leaves an emulated machine time
+		// to do what is looked for.
+		time.Sleep(max(time.Since(began), 100*time.Millisecond))
 	}
 	n.t.Errorf("%s: still not so after %s: %v", what, patience, err)
 }
