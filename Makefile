@@ -47,7 +47,7 @@ test-unit: bin/testreport ## unit tests, with the race detector
 	@bin/testreport run unit -- go test -race -json ./...
 
 test-integration: bin/testreport tools build image ## real containerd, cgroups and CNI on this machine
-	@hack/install.sh iptables nftables iproute2 util-linux
+	@hack/install.sh iptables nftables iproute2 util-linux docker-registry
 	@bin/testreport run integration -- go test -json -tags integration -count=1 -p 1 -timeout 20m $(INTEGRATION_PACKAGES)
 
 test-container: bin/testreport tools build image ## the same in a container whose init is systemd, on this kernel's cgroups

@@ -161,7 +161,8 @@ func (a *agent) connect(ctx context.Context) error {
 	}
 	a.images = cri.NewImages(a.runtime.Client(), cri.ImagesConfig{
 		Snapshotter: c.Snapshotter, HostsDirs: c.HostsDirs, DockerConfig: c.DockerConfig, ImageDir: c.ImageDir,
-		Arrived: func() { a.pool.WakeAll() }, Log: a.log,
+		MaxParallelPulls: parallelPulls(a.cfg),
+		Arrived:          func() { a.pool.WakeAll() }, Log: a.log,
 	})
 	return nil
 }
@@ -198,7 +199,7 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 	return podsync.NewPool(podsync.Config{
 		Desired: a.desired, Runtime: a.runtime, Images: a.images, Cgroups: a.tree, Volumes: volumes, Probes: a.probes,
 		Status: a.board, Event: a.event,
-		Lookups:        podsync.Lookups{ConfigMap: a.configMap, Secret: a.secret, Field: volume.FieldValue, Resource: volumes.ResourceValue},
+		Lookups:        podsync.Lookups{ConfigMap: a.configMap, Secret: a.secret, Field: volume.FieldValue, Resource: volumes.ResourceValue, Credentials: cri.Credentials},
 		Room:           podsync.Room{Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
 		NodeIPs:        a.nodeIPs(),
 		DNS:            podsync.DNS{ClusterServers: a.cfg.Kubelet.ClusterDNS, ClusterDomain: a.cfg.Kubelet.ClusterDomain, Host: host},
@@ -211,7 +212,7 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 // parts is everything that runs as long as the agent does.
 func (a *agent) parts() []func(context.Context) error {
 	parts := []func(context.Context) error{
-		a.tree.Run, a.runPods, a.images.Run, a.network.Run, a.probes.Run, a.source.Run, a.limits().Run, a.settle,
+		a.tree.Run, a.runPods, a.images.Run, a.collectImages, a.network.Run, a.probes.Run, a.source.Run, a.limits().Run, a.settle,
 	}
 	if a.embedded != nil {
 		parts = append(parts, a.embedded.Run)

@@ -35,7 +35,7 @@ func (a *agent) funcs() server.Funcs {
 		Logs: a.logs, Exec: a.exec, Attach: a.attach, Restart: a.restart,
 		Cgroups:  func(ctx context.Context) (any, error) { return a.cgroups(ctx) },
 		Inspect:  a.inspect,
-		Images:   func(ctx context.Context) (any, error) { return a.images.List(ctx) },
+		Images:   func(ctx context.Context) (any, error) { return a.imageViews(ctx) },
 		Problems: func(context.Context) (any, error) { return a.problems(), nil },
 		Node:     func(ctx context.Context) (any, error) { return a.node(ctx) },
 	}

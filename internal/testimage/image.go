@@ -5,6 +5,7 @@ package testimage
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	_ "crypto/sha256" // go-digest computes with it
 	"encoding/json"
 	"fmt"
@@ -34,14 +35,40 @@ type Image struct {
 	Name   string // reference, such as demo/busybox:1
 	Files  map[string]File
 	Config ocispec.ImageConfig
+	// Arch is the processor that the image is for; empty is this machine's.
+	Arch string
+}
+
+// Content is an image as a registry keeps it.
+type Content struct {
+	Manifest ocispec.Descriptor
+	Blobs    map[digest.Digest][]byte // the manifest among them
 }
 
 // Write writes i as a tar archive in the OCI layout.
 func Write(w io.Writer, i Image) error {
-	layer, err := i.layer()
+	built, err := Build(i)
 	if err != nil {
 		return err
 	}
+	top := built.Manifest
+	top.Annotations = map[string]string{"io.containerd.image.name": i.Name, ocispec.AnnotationRefName: i.Name}
+	index, err := json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{top},
+	})
+	if err != nil {
+		return err
+	}
+	return writeLayout(w, index, built.Blobs)
+}
+
+// Build makes an image's blobs.
+func Build(i Image) (Content, error) {
+	layer, err := i.layer()
+	if err != nil {
+		return Content{}, err
+	}
+	arch := cmp.Or(i.Arch, runtime.GOARCH)
 	blobs := map[digest.Digest][]byte{}
 	add := func(mediaType string, data []byte) ocispec.Descriptor {
 		d := digest.FromBytes(data)
@@ -51,12 +78,12 @@ func Write(w io.Writer, i Image) error {
 	epoch := time.Unix(0, 0).UTC()
 	config, err := json.Marshal(ocispec.Image{
 		Created:  &epoch,
-		Platform: ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"},
+		Platform: ocispec.Platform{Architecture: arch, OS: "linux"},
 		Config:   i.Config,
 		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}},
 	})
 	if err != nil {
-		return err
+		return Content{}, err
 	}
 	manifest, err := json.Marshal(ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
@@ -65,18 +92,11 @@ func Write(w io.Writer, i Image) error {
 		Layers:    []ocispec.Descriptor{add(ocispec.MediaTypeImageLayer, layer)},
 	})
 	if err != nil {
-		return err
+		return Content{}, err
 	}
 	top := add(ocispec.MediaTypeImageManifest, manifest)
-	top.Annotations = map[string]string{"io.containerd.image.name": i.Name, ocispec.AnnotationRefName: i.Name}
-	top.Platform = &ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"}
-	index, err := json.Marshal(ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{top},
-	})
-	if err != nil {
-		return err
-	}
-	return writeLayout(w, index, blobs)
+	top.Platform = &ocispec.Platform{Architecture: arch, OS: "linux"}
+	return Content{Manifest: top, Blobs: blobs}, nil
 }
 
 func writeLayout(w io.Writer, index []byte, blobs map[digest.Digest][]byte) error {

@@ -166,7 +166,8 @@ func honoured() []string {
 		"memoryReservationPolicy", "singleProcessOOMKill", "containerLogMaxSize", "containerLogMaxFiles", "clusterDNS",
 		"clusterDomain", "resolvConf", "allowedUnsafeSysctls", "seccompDefault", "containerRuntimeEndpoint", "podLogsDir",
 		"crashLoopBackOff", "systemReservedCgroup", "kubeReservedCgroup", "reservedSystemCPUs", "podsPerCore", "qosReserved",
-		"featureGates", "oomScoreAdj",
+		"featureGates", "oomScoreAdj", "serializeImagePulls", "maxParallelImagePulls", "imageGCHighThresholdPercent",
+		"imageGCLowThresholdPercent", "imageMinimumGCAge", "imageMaximumGCAge",
 	}
 }
 

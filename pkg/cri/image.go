@@ -3,12 +3,8 @@ package cri
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,11 +12,11 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
+	"github.com/containerd/typeurl/v2"
 	"github.com/distribution/reference"
-	"github.com/fsnotify/fsnotify"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -29,6 +25,7 @@ const (
 	ErrImagePull        = "ErrImagePull"
 	ErrImageNeverPull   = "ErrImageNeverPull"
 	ErrInvalidImageName = "InvalidImageName"
+	ErrImageInspect     = "ImageInspectError"
 )
 
 // ImageError says why an image is not there.
@@ -39,9 +36,6 @@ type ImageError struct {
 
 func (e *ImageError) Error() string { return e.Err.Error() }
 func (e *ImageError) Unwrap() error { return e.Err }
-
-// Credential is what a registry wants to know of the puller.
-type Credential struct{ Username, Password, IdentityToken string }
 
 // ImageRequest says which image is wanted.
 type ImageRequest struct {
@@ -62,6 +56,10 @@ type ImagesConfig struct {
 	DockerConfig string
 	// ImageDir holds archives that are imported when they appear; empty is none.
 	ImageDir string
+	// StallTimeout ends a pull that receives nothing for so long; 0 is 5 minutes.
+	StallTimeout time.Duration
+	// MaxParallelPulls bounds how many images are pulled at once; 0 is no bound.
+	MaxParallelPulls int
 	// Arrived is called after an import: a pod may be waiting.
 	Arrived func()
 	Log     *slog.Logger
@@ -72,6 +70,7 @@ type Images struct {
 	client *containerd.Client
 	cfg    ImagesConfig
 
+	turns chan struct{}     // nil when any number may pull at once
 	tried map[string]string // archives by name, and their state; only Scan and then Run touch it
 
 	mu    sync.Mutex // guards all below; never held across I/O
@@ -79,16 +78,16 @@ type Images struct {
 	pulls map[string]*pull // by reference and credential
 }
 
-// pull is one that is under way; others who want the same wait for it.
-type pull struct {
-	done  chan struct{}
-	image Image
-	err   error
-}
-
 // NewImages starts nothing; see Run.
 func NewImages(client *containerd.Client, cfg ImagesConfig) *Images {
-	return &Images{client: client, cfg: cfg, tried: map[string]string{}, cache: map[string]Image{}, pulls: map[string]*pull{}}
+	if cfg.StallTimeout == 0 {
+		cfg.StallTimeout = stallTimeout
+	}
+	m := &Images{client: client, cfg: cfg, tried: map[string]string{}, cache: map[string]Image{}, pulls: map[string]*pull{}}
+	if cfg.MaxParallelPulls > 0 {
+		m.turns = make(chan struct{}, cfg.MaxParallelPulls)
+	}
+	return m
 }
 
 // EnsureImage makes an image present and unpacked, as its policy allows. Its
@@ -105,7 +104,7 @@ func (m *Images) EnsureImage(ctx context.Context, req ImageRequest) (Image, erro
 			return image, nil
 		}
 		if !errdefs.IsNotFound(err) {
-			return Image{}, &ImageError{Reason: ErrImagePull, Err: err}
+			return Image{}, &ImageError{Reason: ErrImageInspect, Err: fmt.Errorf("inspect image %q: %w", req.Ref, err)}
 		}
 		if req.Policy == corev1.PullNever {
 			return Image{}, &ImageError{Reason: ErrImageNeverPull, Err: fmt.Errorf("container image %q is not present with pull policy of Never", req.Ref)}
@@ -127,10 +126,36 @@ func (m *Images) local(ctx context.Context, ref string) (Image, error) {
 		return image, nil
 	}
 	record, err := m.client.GetImage(ctx, ref)
+	if errdefs.IsNotFound(err) {
+		record, err = m.byDigest(ctx, ref, err)
+	}
 	if err != nil {
 		return Image{}, err
 	}
 	return m.learn(ctx, record)
+}
+
+// byDigest finds an image that was pulled or imported by its tag and is wanted
+// by its digest now. missing is the error when there is none.
+func (m *Images) byDigest(ctx context.Context, ref string, missing error) (containerd.Image, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil, missing
+	}
+	digested, ok := named.(reference.Digested)
+	if !ok {
+		return nil, missing
+	}
+	list, err := m.client.ListImages(ctx, "target.digest=="+digested.Digest().String())
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range list {
+		if other, err := reference.ParseNormalizedNamed(i.Name()); err == nil && other.Name() == named.Name() {
+			return i, nil
+		}
+	}
+	return nil, missing
 }
 
 // learn unpacks an image if that has not been done, and remembers it.
@@ -156,7 +181,10 @@ func (m *Images) learn(ctx context.Context, record containerd.Image) (Image, err
 
 // describe reads what a container needs to know of an image.
 func describe(ctx context.Context, record containerd.Image) (Image, error) {
-	out := Image{Name: record.Name(), Pinned: record.Labels()["io.cri-containerd.pinned"] == "pinned"}
+	meta := record.Metadata()
+	out := Image{
+		Name: meta.Name, Pinned: meta.Labels["io.cri-containerd.pinned"] == "pinned", Archive: meta.Labels[labelArchive], CreatedAt: meta.UpdatedAt,
+	}
 	diffIDs, err := record.RootFS(ctx)
 	if err != nil {
 		return out, fmt.Errorf("image %s: %w", record.Name(), err)
@@ -190,13 +218,61 @@ func describe(ctx context.Context, record containerd.Image) (Image, error) {
 	return out, nil
 }
 
+// Run keeps what is known of images true, and imports archives from the image
+// directory as they appear, until ctx ends.
+func (m *Images) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.follow(ctx) })
+	g.Go(func() error { return m.watchDir(ctx) })
+	return g.Wait()
+}
+
+// follow forgets images that others change or remove.
+func (m *Images) follow(ctx context.Context) error {
+	filter := fmt.Sprintf(`namespace==%s,topic~="^/images/(update|delete)$"`, m.client.DefaultNamespace())
+	for {
+		news, lost := m.client.Subscribe(ctx, filter)
+		m.forget("") // whatever happened before is not told
+		for open := true; open; {
+			select {
+			case e := <-news:
+				event, err := typeurl.UnmarshalAny(e.Event)
+				named, ok := event.(interface{ GetName() string })
+				if err != nil || !ok {
+					m.forget("")
+					continue
+				}
+				m.forget(named.GetName())
+			case <-lost:
+				open = false
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second): // containerd is away
+		}
+	}
+}
+
+// forget drops what is known of an image, or of all.
+func (m *Images) forget(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if name == "" {
+		clear(m.cache)
+		return
+	}
+	delete(m.cache, name)
+}
+
 // List describes every image that is there.
 func (m *Images) List(ctx context.Context) ([]Image, error) {
 	records, err := m.client.ListImages(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
-	var out []Image
+	out := make([]Image, 0, len(records))
 	for _, r := range records {
 		image, err := describe(ctx, r)
 		if err != nil {
@@ -210,165 +286,47 @@ func (m *Images) List(ctx context.Context) ([]Image, error) {
 
 // Remove removes an image; one that is not there is success.
 func (m *Images) Remove(ctx context.Context, name string) error {
-	m.mu.Lock()
-	delete(m.cache, name)
-	m.mu.Unlock()
+	m.forget(name)
 	if err := ignoreNotFound(m.client.ImageService().Delete(ctx, name, images.SynchronousDelete())); err != nil {
 		return fmt.Errorf("remove image %s: %w", name, err)
 	}
 	return nil
 }
 
-// ImportArchive imports an OCI or docker archive and unpacks its images.
-func (m *Images) ImportArchive(ctx context.Context, path string) error {
-	f, err := os.Open(path)
+// InUse are the names of the images of every container in our containerd
+// namespace, whoever made it.
+func (m *Images) InUse(ctx context.Context) ([]string, error) {
+	list, err := m.client.ContainerService().List(ctx)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("list containers: %w", err)
 	}
-	defer f.Close()
-	imported, err := m.client.Import(ctx, f, containerd.WithImportPlatform(platforms.Default()))
+	var out []string
+	for i := range list {
+		out = append(out, list[i].Image, list[i].Labels[labelImageID])
+	}
+	return out, nil
+}
+
+// Dir is where the snapshotter keeps images, which tells their file system.
+func (m *Images) Dir(ctx context.Context) (string, error) {
+	found, err := m.client.IntrospectionService().Plugins(ctx, "type==io.containerd.snapshotter.v1,id=="+m.cfg.Snapshotter)
 	if err != nil {
-		return fmt.Errorf("import %s: %w", path, err)
+		return "", fmt.Errorf("ask containerd for snapshotter %s: %w", m.cfg.Snapshotter, err)
 	}
-	if len(imported) == 0 {
-		return fmt.Errorf("import %s: it names no image", path)
-	}
-	for _, i := range imported {
-		if i, err = m.normalise(ctx, i); err != nil {
-			return fmt.Errorf("import %s: %w", path, err)
+	for _, p := range found.Plugins {
+		if root := p.Exports["root"]; root != "" {
+			return root, nil
 		}
-		if _, err := m.learn(ctx, containerd.NewImage(m.client, i)); err != nil {
-			return fmt.Errorf("import %s: %w", path, err)
-		}
-		m.cfg.Log.Info("image imported", "image", i.Name, "file", path)
 	}
-	return nil
+	return "", fmt.Errorf("snapshotter %s does not say where it keeps its files", m.cfg.Snapshotter)
 }
 
-// normalise renames an image to the full form of its reference, which is what
-// pods are matched against: demo/busybox:1 becomes docker.io/demo/busybox:1.
-func (m *Images) normalise(ctx context.Context, i images.Image) (images.Image, error) {
-	named, err := reference.ParseDockerRef(i.Name)
-	if err != nil || named.String() == i.Name {
-		return i, nil // a name that is no reference is kept as it is
-	}
-	old := i.Name
-	i.Name = named.String()
-	created, err := m.client.ImageService().Create(ctx, i)
-	if errdefs.IsAlreadyExists(err) {
-		created, err = m.client.ImageService().Update(ctx, i)
-	}
+// NormalName is the full form of a pod's image reference, which is the name of
+// the image; what is no reference stays as it is.
+func NormalName(ref string) string {
+	named, err := reference.ParseDockerRef(ref)
 	if err != nil {
-		return i, err
+		return ref
 	}
-	return created, m.client.ImageService().Delete(ctx, old)
-}
-
-// rescanEvery is how often the image directory is read, should an event be lost.
-const rescanEvery = 5 * time.Minute
-
-// settle lets a writer of an archive finish before it is read.
-const settle = 200 * time.Millisecond
-
-// Scan imports the archives that are in the image directory now. An archive
-// that cannot be imported is reported and does not fail the others.
-func (m *Images) Scan(ctx context.Context) error {
-	if m.cfg.ImageDir == "" {
-		return nil
-	}
-	if err := os.MkdirAll(m.cfg.ImageDir, 0o755); err != nil {
-		return err
-	}
-	m.scan(ctx)
-	return nil
-}
-
-// Run imports archives from the image directory as they appear, until ctx ends.
-func (m *Images) Run(ctx context.Context) error {
-	if m.cfg.ImageDir == "" {
-		<-ctx.Done()
-		return nil
-	}
-	watch, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", m.cfg.ImageDir, err)
-	}
-	defer watch.Close()
-	if err := watch.Add(m.cfg.ImageDir); err != nil {
-		return fmt.Errorf("watch %s: %w", m.cfg.ImageDir, err)
-	}
-	for {
-		if m.scan(ctx) {
-			m.cfg.Arrived()
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-watch.Events:
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(settle):
-			}
-		case err := <-watch.Errors:
-			m.cfg.Log.Warn("watch of the image directory", "dir", m.cfg.ImageDir, "err", err)
-		case <-time.After(rescanEvery):
-		}
-	}
-}
-
-// scan imports what is new or has changed, and reports whether there was any.
-func (m *Images) scan(ctx context.Context) (arrived bool) {
-	entries, err := os.ReadDir(m.cfg.ImageDir)
-	if err != nil {
-		m.cfg.Log.Error("read the image directory", "err", err)
-		return false
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil || !info.Mode().IsRegular() || !isArchive(e.Name()) {
-			continue
-		}
-		stamp := fmt.Sprint(info.Size(), info.ModTime().UnixNano())
-		if m.tried[e.Name()] == stamp || ctx.Err() != nil {
-			continue
-		}
-		m.tried[e.Name()] = stamp
-		path := filepath.Join(m.cfg.ImageDir, e.Name())
-		if m.imported(ctx, path, stamp) {
-			continue
-		}
-		if err := errors.Join(m.ImportArchive(ctx, path), m.remember(ctx, path, stamp)); err != nil {
-			m.cfg.Log.Error("image archive not imported", "err", err)
-			continue
-		}
-		arrived = true
-	}
-	return arrived
-}
-
-func isArchive(name string) bool {
-	return !strings.HasPrefix(name, ".") && (strings.HasSuffix(name, ".tar") || strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz"))
-}
-
-// labelImported remembers on the namespace which state of an archive was imported.
-const labelImported = labelPrefix + "imported."
-
-func importLabel(path string) string {
-	return labelImported + strings.Map(func(r rune) rune {
-		if r == '.' || r == '=' {
-			return '-'
-		}
-		return r
-	}, filepath.Base(path))
-}
-
-func (m *Images) imported(ctx context.Context, path, stamp string) bool {
-	ns := m.client.DefaultNamespace()
-	labels, err := m.client.NamespaceService().Labels(ctx, ns)
-	return err == nil && labels[importLabel(path)] == stamp
-}
-
-func (m *Images) remember(ctx context.Context, path, stamp string) error {
-	return m.client.NamespaceService().SetLabel(ctx, m.client.DefaultNamespace(), importLabel(path), stamp)
+	return named.String()
 }

@@ -131,6 +131,8 @@ type Image struct {
 	ChainID     string
 	Config      ocispec.ImageConfig
 	Pinned      bool
+	Archive     string    // of the image directory that it came from, or empty
+	CreatedAt   time.Time // when it was last pulled or imported
 }
 
 // Resolv is what resolv.conf says.

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	units "github.com/docker/go-units"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
@@ -278,11 +277,7 @@ const (
 // showProgress puts the progress of a pull where the status finds it, and now
 // and then in an event.
 func (w *worker) showProgress(c *corev1.Container, began time.Time, done, total int64) {
-	text := fmt.Sprintf("pulling image %q: %s", c.Image, units.BytesSize(float64(done)))
-	if total > 0 {
-		text = fmt.Sprintf("pulling image %q: %s of %s (%d%%)", c.Image,
-			units.BytesSize(float64(done)), units.BytesSize(float64(total)), done*100/total)
-	}
+	text := cri.Progress{Image: c.Image, Done: done, Total: total}.String()
 	now := time.Now()
 	w.mu.Lock()
 	p, known := w.facts.pulling[c.Name]

@@ -184,7 +184,7 @@ func pullCredentials(pod *corev1.Pod, image string, from Lookups) (found []cri.C
 			problems = append(problems, err)
 			continue
 		}
-		list, err := from.Credentials([]byte(secretText(s)[corev1.DockerConfigJsonKey]), image)
+		list, err := from.Credentials(dockerConfig(s), image)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("secret %s/%s: %w", pod.Namespace, ref.Name, err))
 			continue
@@ -192,6 +192,16 @@ func pullCredentials(pod *corev1.Pod, image string, from Lookups) (found []cri.C
 		found = append(found, list...)
 	}
 	return found, problems
+}
+
+// dockerConfig is what a pull secret holds. The older of the two forms is the
+// newer one's only field.
+func dockerConfig(s *corev1.Secret) []byte {
+	text := secretText(s)
+	if old, ok := text[corev1.DockerConfigKey]; ok && s.Type != corev1.SecretTypeDockerConfigJson {
+		return []byte(`{"auths":` + old + `}`)
+	}
+	return []byte(text[corev1.DockerConfigJsonKey])
 }
 
 // isEnvName accepts what Kubernetes accepts since it relaxed the rule: printable
