@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,29 +91,24 @@ func parse(args []string) (options, error) {
 }
 
 // inside measures everything and writes the results after each number of pods,
-// so that an interrupted run leaves something.
+// so that a run which is interrupted or fails leaves what it has.
 func inside(ctx context.Context, o options) error {
 	if err := settleIn(); err != nil {
 		return err
 	}
 	report := newReport()
-	for _, n := range o.counts {
-		if err := measureAll(ctx, o, n, report); err != nil {
-			return fmt.Errorf("%d pods: %w", n, err)
-		}
-		if err := report.write(o.out); err != nil {
-			return err
-		}
-	}
-	for _, n := range []int{1, min(100, o.counts[len(o.counts)-1])} {
+	for _, n := range []int{1, min(big, slices.Max(o.counts))} {
 		stages, err := measureStages(ctx, o, n)
 		if err != nil {
 			return fmt.Errorf("stages of %d pods: %w", n, err)
 		}
 		report.Stages = append(report.Stages, stages)
 	}
-	if err := report.write(o.out); err != nil {
-		return err
+	for _, n := range o.counts {
+		err := measureAll(ctx, o, n, report)
+		if err := errors.Join(err, report.write(o.out)); err != nil {
+			return fmt.Errorf("%d pods: %w", n, err)
+		}
 	}
 	fmt.Print(report.markdown())
 	return nil
