@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
 )
 
 func newDescribeCommand(f *clientFlags) *cobra.Command {
@@ -176,7 +178,12 @@ func describeState(p *printer, name string, s corev1.ContainerState) {
 	case s.Waiting != nil:
 		p.field(name, "Waiting: "+s.Waiting.Reason)
 		if s.Waiting.Message != "" {
-			p.nested(func() { p.field("Message", s.Waiting.Message) })
+			p.nested(func() {
+				p.field("Message", s.Waiting.Message)
+				if percent, ok := cri.ParseProgress(s.Waiting.Message); ok {
+					p.field("Progress", bar(percent))
+				}
+			})
 		}
 	default:
 		p.field(name, "Waiting")

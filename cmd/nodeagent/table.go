@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -108,7 +109,7 @@ func podRow(p *corev1.Pod, now time.Time, wide, namespaces bool) []string {
 	if p.Status.StartTime != nil {
 		age = duration.HumanDuration(now.Sub(p.Status.StartTime.Time))
 	}
-	row = append(row, p.Name, fmt.Sprintf("%d/%d", ready, len(p.Spec.Containers)+sidecars(p)), podState(p), restartText, age)
+	row = append(row, p.Name, fmt.Sprintf("%d/%d", ready, len(p.Spec.Containers)+sidecars(p)), cmp.Or(pulling(p), podState(p)), restartText, age)
 	if wide {
 		row = append(row, orNone(p.Status.PodIP), orNone(p.Spec.NodeName), orNone(string(p.Status.QOSClass)))
 	}
