@@ -243,7 +243,8 @@ func (m *Images) follow(ctx context.Context) error {
 					continue
 				}
 				m.forget(named.GetName())
-			case <-lost:
+			case err := <-lost:
+				m.cfg.Log.Debug("containerd no longer tells of images", "err", err)
 				open = false
 			}
 		}

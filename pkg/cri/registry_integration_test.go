@@ -85,7 +85,7 @@ func startRegistry(t *testing.T, dir string) *url.URL {
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-ended
+		_ = <-ended
 	})
 	base := &url.URL{Scheme: "http", Host: address}
 	eventually(t, "the registry to answer", func() bool {
