@@ -13,7 +13,7 @@ RUN_FLAGS := --runtime=embedded --static-pod-path=manifests/static \
 
 # Integration tests that also run where systemd is init.
 MACHINE_PACKAGES := pkg/qos test/node test/systemd
-INTEGRATION_PACKAGES := ./pkg/... ./test/node/...
+INTEGRATION_PACKAGES := ./pkg/... ./test/node/... ./test/readme/...
 
 .PHONY: help build tools image run down test test-unit test-integration test-container test-vm lint bench bench-peers clean
 
