@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 
@@ -22,13 +24,13 @@ type cgroupLevel struct {
 	Usage    qos.Usage         `json:"usage"`
 }
 
-// around lists the cgroups that hold path and those that it holds, outermost
-// first. A path outside the hierarchy has none.
-func (v *cgroupsView) around(path string) []cgroupLevel {
+// around lists the cgroups that hold the one named and those that it holds, outermost
+// first. One outside the hierarchy has none.
+func (v *cgroupsView) around(of string) []cgroupLevel {
 	var out []cgroupLevel
 	var walk func(g *qos.Group)
 	walk = func(g *qos.Group) {
-		if g.Path != path && !strings.HasPrefix(path, g.Path+"/") && !strings.HasPrefix(g.Path, path+"/") {
+		if g.Path != of && !strings.HasPrefix(of, g.Path+"/") && !strings.HasPrefix(g.Path, of+"/") {
 			return
 		}
 		out = append(out, cgroupLevel{Path: g.Path, Name: v.Names[g.Path], Settings: g.Settings, Usage: g.Usage})
@@ -37,7 +39,7 @@ func (v *cgroupsView) around(path string) []cgroupLevel {
 		}
 	}
 	walk(&v.Root)
-	if !slices.ContainsFunc(out, func(l cgroupLevel) bool { return l.Path == path }) {
+	if !slices.ContainsFunc(out, func(l cgroupLevel) bool { return l.Path == of }) {
 		return nil
 	}
 	return out
@@ -48,7 +50,7 @@ func printLevels(out io.Writer, levels []cgroupLevel) error {
 	for _, l := range levels {
 		g := qos.Group{Settings: l.Settings, Usage: l.Usage}
 		t.add([]string{
-			orNone(l.Name), cpuSetting(l.Settings), memorySetting(l.Settings), pidsSetting(&g), throttled(l.Usage), pressureText(l.Usage.Pressure), l.Path,
+			cmp.Or(l.Name, path.Base(l.Path)), cpuSetting(l.Settings), memorySetting(l.Settings), pidsSetting(&g), throttled(l.Usage), pressureText(l.Usage.Pressure), l.Path,
 		})
 	}
 	return t.print(out, true)

@@ -35,7 +35,11 @@ func newRestartCommand(f *clientFlags) *cobra.Command {
 				return err
 			}
 			defer body.Close()
-			_, err = fmt.Fprintf(c.OutOrStdout(), "pod/%s restarted\n", pod.Name)
+			what := "pod/" + pod.Name
+			if container != "" {
+				what = fmt.Sprintf("container %s of %s", container, what)
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), what, "restarted")
 			return err
 		},
 		ValidArgsFunction: completePodsAndContainers(f),
