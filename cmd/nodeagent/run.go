@@ -102,7 +102,9 @@ func lockState(dir string) (unlock func(), err error) {
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		err = fmt.Errorf("another agent runs with state directory %s: stop it first, or use another --state-dir: %w", dir, err)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = fmt.Errorf("another agent runs with state directory %s: stop it first, or use another --state-dir", dir)
+		}
 		return nil, errors.Join(err, f.Close())
 	}
 	return func() { _ = f.Close() }, nil // the lock goes with the file
