@@ -85,7 +85,9 @@ func startRegistry(t *testing.T, dir string) *url.URL {
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = <-ended
+		if err := <-ended; err != nil {
+			t.Log("registry:", err)
+		}
 	})
 	base := &url.URL{Scheme: "http", Host: address}
 	eventually(t, "the registry to answer", func() bool {
