@@ -26,22 +26,34 @@ const adoptParallel = 16
 
 // adopt takes over every sandbox and container that an earlier agent left.
 func (r *Runtime) adopt(ctx context.Context) error {
-	if err := r.adoptSandboxes(); err != nil {
+	var broken strays
+	if err := r.adoptSandboxes(&broken); err != nil {
 		return err
 	}
 	records, err := r.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q==%s", labelKind, kindContainer))
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, each := errgroup.WithContext(ctx)
 	g.SetLimit(adoptParallel)
 	for _, record := range records {
-		g.Go(func() error { return r.adoptContainer(ctx, record) })
+		g.Go(func() error { return r.adoptContainer(each, record, &broken) })
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := r.endStrayShims(&broken); err != nil {
+		return err
+	}
+	for _, c := range broken.containers {
+		if err := r.forget(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (r *Runtime) adoptSandboxes() error {
+func (r *Runtime) adoptSandboxes(broken *strays) error {
 	entries, err := os.ReadDir(filepath.Join(r.cfg.StateDir, "sandboxes"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -68,12 +80,14 @@ func (r *Runtime) adoptSandboxes() error {
 		r.setSandbox(p, &record.Sandbox)
 		if record.PIDInit != 0 {
 			r.spawn(func(ctx context.Context) { r.watchInit(ctx, uid, record.ID) })
+		} else if record.SharePID {
+			broken.add(p, initID(record.ID), nil)
 		}
 	}
 	return nil
 }
 
-func (r *Runtime) adoptContainer(ctx context.Context, record containers.Container) error {
+func (r *Runtime) adoptContainer(ctx context.Context, record containers.Container, broken *strays) error {
 	uid, value, err := fromLabels(record.ID, record.Image, record.Labels, record.CreatedAt)
 	if err != nil {
 		return err
@@ -93,7 +107,7 @@ func (r *Runtime) adoptContainer(ctx context.Context, record containers.Containe
 		r.keep(p, c)
 		return r.deleteTask(ctx, p, c)
 	}
-	return r.adoptTask(ctx, p, c, record.Labels)
+	return r.adoptTask(ctx, p, c, record.Labels, broken)
 }
 
 func (r *Runtime) keep(p *podState, c *containerState) {
@@ -103,7 +117,7 @@ func (r *Runtime) keep(p *podState, c *containerState) {
 }
 
 // adoptTask takes over a container whose end was not recorded.
-func (r *Runtime) adoptTask(ctx context.Context, p *podState, c *containerState, labels map[string]string) error {
+func (r *Runtime) adoptTask(ctx context.Context, p *podState, c *containerState, labels map[string]string, broken *strays) error {
 	started, err := os.ReadFile(filepath.Join(r.containerDir(c.ID), "started"))
 	if err == nil {
 		c.StartedAt, err = time.Parse(time.RFC3339Nano, strings.TrimSpace(string(started)))
@@ -118,7 +132,8 @@ func (r *Runtime) adoptTask(ctx context.Context, p *podState, c *containerState,
 	switch {
 	case err != nil && c.StartedAt.IsZero() && labels[labelBoot] == r.bootID:
 		r.keep(p, c) // the agent died before it started: as if it had never been
-		return r.forget(ctx, c)
+		broken.add(p, c.ID, c)
+		return nil
 	case err != nil:
 		r.keep(p, c)
 		if c.io, err = newContainerIO(r.ioConfig(c.ID, c.LogPath, parseIOFlags(labels[labelIO]))); err != nil {

@@ -20,6 +20,9 @@ const (
 	runtimeName = "io.containerd.runc.v2"
 	// cleanupTimeout bounds work that must be done although its caller gave up.
 	cleanupTimeout = 10 * time.Second
+	// startTimeout bounds the creation and start of a process, on a machine that is
+	// busy with many.
+	startTimeout = 2 * time.Minute
 )
 
 // Config says how a Runtime reaches containerd and where it keeps its files.

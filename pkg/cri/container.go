@@ -159,6 +159,10 @@ func (r *Runtime) startTask(ctx context.Context, p *podState, c *containerState,
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	// What has begun is finished: a create that is broken off can leave a shim that
+	// containerd does not know.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
 	pid, err := r.createTask(ctx, p, c, rootfs, shimKept)
 	if err != nil {
 		return err

@@ -69,6 +69,8 @@ func (r *Runtime) startInit(ctx context.Context, cfg *SandboxConfig, record *san
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout) // as for other containers
+	defer cancel()
 	resp, err := r.client.TaskService().Create(ctx, &tasksapi.CreateTaskRequest{
 		ContainerID: id, Options: options,
 		Rootfs: []*apitypes.Mount{{Type: "bind", Source: rootfs, Options: []string{"rbind", "ro"}}},

@@ -2,11 +2,18 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"golang.org/x/sys/unix"
 )
 
 // keepShim keeps the pod's shim, if there is one, until release, which may be
@@ -54,4 +61,98 @@ func (r *Runtime) deleteTask(ctx context.Context, p *podState, c *containerState
 	c.task = false
 	r.mu.Unlock()
 	return nil
+}
+
+// strays are containers that an agent was creating when it was killed: their
+// creation was broken off, perhaps after the shim had started and before
+// containerd knew it. It is safe for concurrent use.
+type strays struct {
+	mu         sync.Mutex           // guards all below
+	pods       map[string]*podState // by container ID
+	containers []*containerState    // without the inits of shared process namespaces
+}
+
+// add adds a container; c is nil for the init of a shared process namespace.
+func (s *strays) add(p *podState, id string, c *containerState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pods == nil {
+		s.pods = map[string]*podState{}
+	}
+	s.pods[id] = p
+	if c != nil {
+		s.containers = append(s.containers, c)
+	}
+}
+
+// endStrayShims ends shims that nobody else would: they were started for a stray,
+// and no task of their pod is in them. A later task of the pod would have joined.
+func (r *Runtime) endStrayShims(found *strays) error {
+	suspects := map[string]bool{}
+	r.mu.Lock()
+	for id, p := range found.pods {
+		busy := p.sandbox != nil && p.sandbox.PIDInit != 0
+		for _, c := range p.containers {
+			busy = busy || c.task
+		}
+		suspects[id] = !busy
+	}
+	r.mu.Unlock()
+	if len(suspects) == 0 {
+		return nil
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range processes {
+		cmdline, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		if id := shimID(string(cmdline), r.cfg.Namespace); suspects[id] {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			errs = append(errs, err, r.endShim(pid, id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// endShim kills the shim that was started for a container.
+func (r *Runtime) endShim(pid int, id string) error {
+	d, err := openDaemon(pid)
+	if d == nil || err != nil {
+		return err
+	}
+	defer d.close()
+	// The number may have passed to another process since it was looked up.
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || shimID(string(cmdline), r.cfg.Namespace) != id {
+		return nil
+	}
+	if err := d.signal(unix.SIGKILL); err != nil {
+		return fmt.Errorf("end the shim of container %s: %w", id, err)
+	}
+	r.cfg.Log.Warn("ended a shim that an earlier agent's start had left", "container", id, "pid", pid)
+	return nil
+}
+
+// shimID is the container for which a process of this command line was started
+// as a shim of a containerd namespace; empty means that it was not.
+func shimID(cmdline, namespace string) string {
+	args := strings.Split(strings.TrimRight(cmdline, "\x00"), "\x00")
+	if !strings.HasPrefix(filepath.Base(args[0]), "containerd-shim-runc-") {
+		return ""
+	}
+	value := func(flag string) string {
+		if i := slices.Index(args, flag); i > 0 && i+1 < len(args) {
+			return args[i+1]
+		}
+		return ""
+	}
+	if value("-namespace") != namespace {
+		return ""
+	}
+	return value("-id")
 }
