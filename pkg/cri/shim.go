@@ -125,13 +125,12 @@ func (r *Runtime) endShim(pid int, id string) error {
 	if d == nil || err != nil {
 		return err
 	}
-	defer d.close()
 	// The number may have passed to another process since it was looked up.
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || shimID(string(cmdline), r.cfg.Namespace) != id {
-		return nil
+		return d.close()
 	}
-	if err := d.signal(unix.SIGKILL); err != nil {
+	if err := errors.Join(d.signal(unix.SIGKILL), d.close()); err != nil {
 		return fmt.Errorf("end the shim of container %s: %w", id, err)
 	}
 	r.cfg.Log.Warn("ended a shim that an earlier agent's start had left", "container", id, "pid", pid)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,7 @@ const (
 
 // store is a runtime in memory: it frees what an image has when its last name goes.
 type store struct {
+	mu     sync.Mutex // guards all below from a collector that runs
 	images []Image
 	wanted []string
 	used   []string
@@ -44,14 +46,26 @@ func base(now time.Time) *store {
 
 func (s *store) collector(t *testing.T, p Policy) *Collector {
 	return &Collector{
-		Policy: p, Disk: func() (Disk, error) { return s.disk, nil },
-		Wanted: func() ([]string, bool) { return s.wanted, s.synced },
-		Used:   func(context.Context) ([]string, error) { return s.used, nil },
+		Policy: p,
+		Disk: func() (Disk, error) {
+			defer s.lock()()
+			return s.disk, nil
+		},
+		Wanted: func() ([]string, bool) {
+			defer s.lock()()
+			return s.wanted, s.synced
+		},
+		Used: func(context.Context) ([]string, error) {
+			defer s.lock()()
+			return s.used, nil
+		},
 		Images: func(context.Context) ([]Image, error) {
+			defer s.lock()()
 			s.asked++
 			return slices.Clone(s.images), nil
 		},
 		Remove: func(_ context.Context, name string) error {
+			defer s.lock()()
 			if err := s.broken[name]; err != nil {
 				return err
 			}
@@ -64,12 +78,28 @@ func (s *store) collector(t *testing.T, p Policy) *Collector {
 			s.images = slices.DeleteFunc(s.images, func(i Image) bool { return len(i.Names) == 0 })
 			return nil
 		},
-		Event: func(reason, _ string) { s.events = append(s.events, reason) },
-		Log:   slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Event: func(reason, _ string) {
+			defer s.lock()()
+			s.events = append(s.events, reason)
+		},
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 }
 
+// lock locks the store and returns what unlocks it.
+func (s *store) lock() (unlock func()) {
+	s.mu.Lock()
+	return s.mu.Unlock
+}
+
+// change changes the store beside a collector that runs.
+func (s *store) change(f func()) {
+	defer s.lock()()
+	f()
+}
+
 func (s *store) left() []string {
+	defer s.lock()()
 	var out []string
 	for _, i := range s.images {
 		out = append(out, i.Names...)
@@ -128,13 +158,13 @@ func TestRun(t *testing.T) {
 		if s.asked != 0 {
 			t.Errorf("the runtime was asked %d times although there is room", s.asked)
 		}
-		s.wanted, s.disk.Available = nil, 50*mib
+		s.change(func() { s.wanted, s.disk.Available = nil, 50*mib })
 		time.Sleep(every)
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"recent", "used"}, s.left()); diff != "" {
 			t.Errorf("when it fills up, the oldest goes first; a use is remembered (-want +got):\n%s", diff)
 		}
-		s.disk = Disk{Capacity: 2000 * mib}
+		s.change(func() { s.disk = Disk{Capacity: 2000 * mib} })
 		time.Sleep(every)
 		synctest.Wait()
 		if diff := cmp.Diff([]string{FreeDiskSpaceFailed}, s.events); len(s.images) != 0 || diff != "" {
