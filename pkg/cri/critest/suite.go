@@ -3,7 +3,9 @@ package critest
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +45,7 @@ func Test(t *testing.T, boot func(t *testing.T, wake func(types.UID)) Machine) {
 		"NoContainerWithoutSandbox":   (*bench).noContainerWithoutSandbox,
 		"NewestAttemptFirst":          (*bench).newestAttemptFirst,
 		"ExitIsToldAndKept":           (*bench).exitIsToldAndKept,
+		"RestartsAtOnce":              (*bench).restartsAtOnce,
 		"StopContainerEndsIt":         (*bench).stopContainerEndsIt,
 		"NextAttemptStartsAtOnce":     (*bench).nextAttemptStartsAtOnce,
 		"RemoveContainerKillsIt":      (*bench).removeContainerKillsIt,
@@ -113,7 +116,7 @@ func (b *bench) start(name string, attempt int, command ...string) cri.Container
 // await waits until an attempt has exited.
 func (b *bench) await(id string) cri.Container {
 	b.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		p, _ := b.Pod(b.pod.UID)
 		for _, c := range p.Containers {
 			if c.ID == id && c.State == cri.Exited {
@@ -158,6 +161,35 @@ func (b *bench) newestAttemptFirst() {
 	}
 	if c := p.Container("main"); c.State != cri.Running || c.SpecHash != "h" || c.StartedAt.IsZero() {
 		b.Errorf("want the newest attempt running, got %+v", c)
+	}
+}
+
+// restartsAtOnce starts the next attempt of a pod's only container while what is
+// left of the last one is being cleaned up: at every moment of that, and on a
+// machine that is busy as on one that is idle.
+func (b *bench) restartsAtOnce() {
+	const attempts, moments = 120, 15
+	b.sandbox()
+	var done atomic.Bool
+	defer done.Store(true)
+	for attempt := range attempts {
+		if attempt == attempts/2 {
+			for range runtime.NumCPU() {
+				go func() {
+					for !done.Load() {
+					}
+				}()
+			}
+		}
+		last := b.start("main", attempt, "true")
+		b.await(last.ID)
+		time.Sleep(time.Duration(attempt%moments) * 2 * time.Millisecond)
+	}
+	p, _ := b.Pod(b.pod.UID)
+	for _, c := range p.Attempts("main") {
+		if c.Reason != "Completed" {
+			b.Errorf("want each attempt completed, got %+v", c)
+		}
 	}
 }
 
