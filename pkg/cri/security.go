@@ -144,7 +144,7 @@ func capabilityName(c corev1.Capability) string {
 // never "unconfined".
 func (c *security) confine(s *specs.Spec) error {
 	if ptr.Deref(c.Privileged, false) {
-		return nil
+		return c.confineAppArmor(s) // a profile by name is what the pod asked for
 	}
 	profile := c.SeccompProfile
 	if profile == nil && c.seccompDefault {

@@ -164,6 +164,14 @@ func (r *Runtime) specMounts(s *specs.Spec, sandbox *Sandbox, cfg *ContainerConf
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", sys}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", cgroup}},
 	}
+	if r.cfg.CgroupV2 && privileged(cfg.Container) {
+		options, err := cgroupOptions("/proc/self/mountinfo")
+		if err != nil {
+			return err
+		}
+		last := &s.Mounts[len(s.Mounts)-1]
+		last.Options = append(last.Options, options...)
+	}
 	var extra []specs.Mount
 	for _, m := range r.podFiles(cfg) {
 		if !slices.ContainsFunc(cfg.Mounts, func(v Mount) bool { return path.Clean(v.ContainerPath) == m.Destination }) {
