@@ -24,6 +24,7 @@ const repo = "../.."
 func shows() map[string][]string {
 	return map[string][]string{
 		"bin/nodeagent get pods -o wide":          {`guaranteed-\S+ +2/2 +Running .*Guaranteed`, `burstable-\S+ +2/2 +Running .*Burstable`, `besteffort-\S+ +1/1 +Running .*BestEffort`},
+		"bin/nodeagent describe pod burstable":    {`(?s)prepare:.*sidecar:.*main:`, `Events:`},
 		"bin/nodeagent cgroups":                   {`kubepods`, `default/guaranteed-`, `burstable`, `besteffort`, `THROTTLED`},
 		"bin/nodeagent inspect guaranteed":        {`net +\d+ +pod +(web, reader|reader, web)\n`, `pid +\d+ +container +web\n`, `max 50m`, `httpd`},
 		"bin/nodeagent inspect --pid $$":          {`Pod: +<none>`, `net +\d+ `},
