@@ -117,6 +117,8 @@ func TestClientErrors(t *testing.T) {
 		"Format":      {"before the agent is asked", []string{"get", "pods", "-o", "bogus"}, []string{`"bogus"`, "wide, name, json"}},
 		"Kubeconfig":  {"refused, not ignored", []string{"doctor", "--kubeconfig", "x"}, []string{"--kubeconfig", "not supported yet"}},
 		"NodeIP":      {"checked before anything starts", []string{"doctor", "--node-ip", "x"}, []string{"nodeIPs[0]"}},
+		"NoCommand":   {"what is missing, not how many", []string{"exec", "web"}, []string{"a pod and a command: nodeagent exec POD"}},
+		"NoName":      {"what is missing, not how many", []string{"restart"}, []string{"one of its containers: nodeagent restart POD[/CONTAINER]"}},
 		"NoProcess":   {"no path of /proc in the user's face", []string{"inspect", "--pid", "1073741824"}, []string{"no process 1073741824"}},
 	}
 	for name, tc := range cases {

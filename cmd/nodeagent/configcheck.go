@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -14,7 +13,7 @@ func newConfigCommand() *cobra.Command {
 	c.AddCommand(&cobra.Command{
 		Use:   "check FILE",
 		Short: "Say what is wrong with a configuration file, and what has no effect",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArg("one file"),
 		RunE: func(c *cobra.Command, args []string) error {
 			cfg, err := config.Load(args[0])
 			if err != nil {
@@ -26,7 +25,7 @@ func newConfigCommand() *cobra.Command {
 				}
 			}
 			if errs := cfg.Validate(); len(errs) > 0 {
-				return fmt.Errorf("configuration %s:\n%w", args[0], errors.Join(errs...))
+				return invalid(args[0], errs)
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is valid\n", args[0])
 			return err

@@ -20,7 +20,7 @@ func newDescribeCommand(f *clientFlags) *cobra.Command {
 		Use:     "pod NAME",
 		Aliases: []string{"pods", "po"},
 		Short:   "Show everything about a pod, with its events",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneArg("one pod"),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl := newClient(f.socket)
 			pod, err := cl.pod(c.Context(), f.namespace, args[0])

@@ -238,14 +238,14 @@ func checkContainerd(cfg config.Config) finding {
 	if path, lookErr := lookProgram(cfg, "containerd"); lookErr == nil {
 		return ok("none runs on %s; the embedded one would be %s", cfg.Agent.ContainerdAddress, path)
 	}
-	return fail("apt-get install containerd, or name a directory with --runtime-bin-dir", "nothing answers on %s and no containerd was found", cfg.Agent.ContainerdAddress)
+	return fail("install containerd 2 or newer (`make tools` builds one), and name its directory with --runtime-bin-dir", "nothing answers on %s and no containerd was found", cfg.Agent.ContainerdAddress)
 }
 
 func checkProgram(name string) func(config.Config) finding {
 	return func(cfg config.Config) finding {
 		path, err := lookProgram(cfg, name)
 		if err != nil {
-			return fail("install it, or name its directory with --runtime-bin-dir", "%s not found", name)
+			return fail("install it (`make tools` builds one), and name its directory with --runtime-bin-dir", "%s not found", name)
 		}
 		return ok("%s", path)
 	}
@@ -273,7 +273,7 @@ func checkCNI(cfg config.Config) finding {
 		}
 	}
 	if len(missing) > 0 {
-		return fail("apt-get install containernetworking-plugins and add --cni-bin-dir=/usr/lib/cni", "%s not in %s",
+		return fail("apt-get install containernetworking-plugins, or name their directory with --cni-bin-dir", "%s not in %s",
 			strings.Join(missing, ", "), strings.Join(cfg.Agent.CNIBinDirs, ", "))
 	}
 	return ok("in %s", strings.Join(cfg.Agent.CNIBinDirs, ", "))

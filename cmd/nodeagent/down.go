@@ -44,6 +44,9 @@ func down(ctx context.Context, f *runFlags) error {
 	if err != nil {
 		return err
 	}
+	if os.Geteuid() != 0 {
+		return errNotRoot
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	unlock, err := lockState(cfg.Agent.StateDir)
 	if err != nil {

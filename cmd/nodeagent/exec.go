@@ -35,11 +35,17 @@ func newExecCommand(f *clientFlags) *cobra.Command {
 		Use:     "exec POD [-c CONTAINER] [-it] -- COMMAND [ARG...]",
 		Short:   "Run a command in a container",
 		Example: "  nodeagent exec web -- ls /\n  nodeagent exec -it web -c app -- sh",
-		Args:    cobra.MinimumNArgs(2),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return fmt.Errorf("name a pod and a command: %s", c.UseLine())
+			}
+			return nil
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.run(c.Context(), "exec", args[0], args[1:])
 		},
-		ValidArgsFunction: completePods(f),
+		ValidArgsFunction:     completePods(f),
+		DisableFlagsInUseLine: true, // behind the command they would be its own
 	}
 	o.add(c)
 	return c
@@ -50,7 +56,7 @@ func newAttachCommand(f *clientFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "attach POD [-c CONTAINER] [-it]",
 		Short: "Connect to the main process of a container",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArg("one pod"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.run(c.Context(), "attach", args[0], nil)
 		},

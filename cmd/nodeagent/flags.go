@@ -34,18 +34,23 @@ type runFlags struct {
 
 func (f *runFlags) add(c *cobra.Command) {
 	fl := c.Flags()
+	d := config.Default()
+	// The flags themselves have no default, for the file's values to hold.
+	or := func(usage string, values ...string) string {
+		return fmt.Sprintf("%s (default %s)", usage, strings.Join(values, ","))
+	}
 	fl.StringVar(&f.config, "config", "", "configuration file: KubeletConfiguration, and NodeAgentConfiguration as a second document")
-	fl.StringVar(&f.runtime, "runtime", "", "auto, embedded or external")
-	fl.StringVar(&f.staticPodPath, "static-pod-path", "", "directory of manifests")
-	fl.StringVar(&f.runtimeDir, "runtime-dir", "", "directory of the embedded containerd")
-	fl.StringSliceVar(&f.runtimeBinDirs, "runtime-bin-dir", nil, "where containerd, its shim and runc are")
-	fl.StringSliceVar(&f.cniBinDirs, "cni-bin-dir", nil, "where CNI plugins are")
-	fl.StringVar(&f.cniConfDir, "cni-conf-dir", "", "where CNI networks are configured")
-	fl.StringVar(&f.imageDir, "image-dir", "", "image archives to import")
-	fl.StringVar(&f.rootDir, "root-dir", "", "where pods' files are kept")
-	fl.StringVar(&f.stateDir, "state-dir", "", "where files are kept until the next boot")
-	fl.StringVar(&f.hostname, "hostname-override", "", "name of this node")
-	fl.StringVar(&f.endpoint, "container-runtime-endpoint", "", "socket of an external containerd")
+	fl.StringVar(&f.runtime, "runtime", "", or("auto, embedded or external", d.Agent.Runtime))
+	fl.StringVar(&f.staticPodPath, "static-pod-path", "", or("directory of manifests", d.Kubelet.StaticPodPath))
+	fl.StringVar(&f.runtimeDir, "runtime-dir", "", or("directory of the embedded containerd", d.Agent.RuntimeDir))
+	fl.StringSliceVar(&f.runtimeBinDirs, "runtime-bin-dir", nil, "where containerd, its shim and runc are, before PATH is searched")
+	fl.StringSliceVar(&f.cniBinDirs, "cni-bin-dir", nil, or("where CNI plugins are", d.Agent.CNIBinDirs...))
+	fl.StringVar(&f.cniConfDir, "cni-conf-dir", "", or("where CNI networks are configured", d.Agent.CNIConfDir))
+	fl.StringVar(&f.imageDir, "image-dir", "", or("directory of image archives to import", d.Agent.ImageDir))
+	fl.StringVar(&f.rootDir, "root-dir", "", or("where pods' files are kept", d.Agent.RootDir))
+	fl.StringVar(&f.stateDir, "state-dir", "", or("where files are kept until the next boot, and the socket", d.Agent.StateDir))
+	fl.StringVar(&f.hostname, "hostname-override", "", "name of this node (default: the hostname)")
+	fl.StringVar(&f.endpoint, "container-runtime-endpoint", "", or("socket of an external containerd", d.Agent.ContainerdAddress))
 	fl.StringSliceVar(&f.nodeIPs, "node-ip", nil, "address of this node, or one of each family (default: those of its interfaces)")
 	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "not supported yet: pods come from --static-pod-path only")
 	fl.IntVarP(&f.verbosity, "v", "v", 0, "4 or more: debug messages")
@@ -102,9 +107,17 @@ func (f *runFlags) load() (config.Config, error) {
 		a.NodeName = strings.ToLower(strings.TrimSpace(name))
 	}
 	if errs := cfg.Validate(); len(errs) > 0 {
-		return cfg, fmt.Errorf("configuration: %w", errors.Join(errs...))
+		return cfg, invalid(f.config, errs)
 	}
 	return cfg, nil
+}
+
+// invalid says what is wrong with a file, or without one with the flags.
+func invalid(file string, errs []error) error {
+	if file == "" {
+		return fmt.Errorf("configuration: %w", errors.Join(errs...))
+	}
+	return fmt.Errorf("configuration %s:\n%w", file, errors.Join(errs...))
 }
 
 func pointers(lists ...[]string) []*string {

@@ -170,12 +170,15 @@ func (p podPlan) print(out io.Writer) error {
 			w.field("cgroupsPath", c.CgroupsPath)
 			w.field("oom_score_adj", fmt.Sprint(c.OOMScoreAdj))
 		})
-		if w.err != nil {
-			return w.err
-		}
-		if err := printObject(out, "yaml", map[string]any{"resources": c.Spec.Linux.Resources}); err != nil {
+		var resources strings.Builder
+		if err := printObject(&resources, "yaml", map[string]any{"resources": c.Spec.Linux.Resources}); err != nil {
 			return err
 		}
+		w.nested(func() {
+			for line := range strings.Lines(resources.String()) {
+				w.line("%s", strings.TrimSuffix(line, "\n"))
+			}
+		})
 	}
 	w.line("")
 	w.line("The OCI spec of each container: -o yaml")

@@ -15,7 +15,7 @@ func newRestartCommand(f *clientFlags) *cobra.Command {
 		Short: "Restart a pod's containers in place",
 		Long: "Ends the containers of a pod, or one of them, with their grace period and starts them again.\n" +
 			"The pod keeps its IP, its volumes and its place on this node.",
-		Args: cobra.ExactArgs(1),
+		Args: oneArg("one pod, or one of its containers"),
 		RunE: func(c *cobra.Command, args []string) error {
 			name, container, _ := strings.Cut(strings.TrimPrefix(args[0], "pod/"), "/")
 			cl := newClient(f.socket)

@@ -50,6 +50,16 @@ func (f *clientFlags) podFlags(c *cobra.Command) {
 	c.Flags().StringVarP(&f.namespace, "namespace", "n", "default", "namespace of the pod")
 }
 
+// oneArg wants one argument, and says what it is and how the command is used.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			return nil
+		}
+		return fmt.Errorf("name %s: %s", what, c.UseLine())
+	}
+}
+
 // parent is a command that does nothing without one of its own.
 func parent(name, short string) *cobra.Command {
 	return &cobra.Command{Use: name, Short: short, RunE: func(c *cobra.Command, args []string) error {

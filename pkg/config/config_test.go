@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -157,6 +158,23 @@ func TestParseErrors(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestValidateFollowsTheFile(t *testing.T) {
+	c, err := Parse([]byte("apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: -1\nclusterDomain: a_b\n" +
+		"---\napiVersion: nodeagent.dev/v1alpha1\nkind: NodeAgentConfiguration\nruntime: docker\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int
+	for _, err := range c.Validate() {
+		if e := (*FieldError)(nil); errors.As(err, &e) {
+			got = append(got, e.Line)
+		}
+	}
+	if d := cmp.Diff([]int{3, 4, 8}, got); d != "" {
+		t.Errorf("one who mends a file goes from top to bottom (-want +got):\n%s", d)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Validate returns every problem, each named by its field.
+// Validate returns every problem, each named by its field, in the order of the file.
 func (c Config) Validate() []error {
 	v := &validator{line: c.Line}
 	v.pods(c)
@@ -24,12 +24,17 @@ func (c Config) Validate() []error {
 	v.images(c)
 	v.runtime(c.Agent)
 	v.agreement(c)
-	return v.errs
+	slices.SortStableFunc(v.errs, func(a, b *FieldError) int { return a.Line - b.Line })
+	out := make([]error, 0, len(v.errs))
+	for _, err := range v.errs {
+		out = append(out, err)
+	}
+	return out
 }
 
 type validator struct {
 	line func(field string) int
-	errs []error
+	errs []*FieldError
 }
 
 func (v *validator) problem(field, format string, args ...any) {
