@@ -99,6 +99,7 @@ func (r *Runtime) adoptContainer(ctx context.Context, record containers.Containe
 	if spec.Linux != nil {
 		value.CgroupPath = spec.Linux.CgroupsPath
 	}
+	value.User = userOf(&spec)
 	p := r.ensurePod(uid, record.Labels[labelPodNamespace], record.Labels[labelPodName])
 	c := &containerState{Container: *value, exited: make(chan struct{})}
 	if c.State == Exited {

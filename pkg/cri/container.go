@@ -20,7 +20,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
-	"github.com/moby/sys/signal"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
 	"k8s.io/apimachinery/pkg/types"
@@ -101,7 +100,7 @@ func (r *Runtime) createContainer(ctx context.Context, p *podState, sandbox *San
 			ID: id, Name: cfg.Container.Name, Attempt: cfg.Attempt, SpecHash: cfg.SpecHash,
 			Image: cfg.Container.Image, ImageRef: imageRef(cfg.Image), ImageID: cfg.Image.ID,
 			CreatedAt: record.CreatedAt, LogPath: r.logPath(cfg), CgroupPath: spec.Linux.CgroupsPath,
-			StopSignal: stopSignal, Resources: *cfg.Container.Resources.DeepCopy(),
+			StopSignal: stopSignal, User: userOf(spec), Resources: *cfg.Container.Resources.DeepCopy(),
 		},
 		exited: make(chan struct{}),
 	}
@@ -240,17 +239,6 @@ func (r *Runtime) startFailed(ctx context.Context, p *podState, c *containerStat
 	r.cleanUp(ctx, p, c)
 }
 
-// stopSignalOf is the pod's choice, else the image's, else SIGTERM.
-func stopSignalOf(cfg *ContainerConfig) string {
-	if l := cfg.Container.Lifecycle; l != nil && l.StopSignal != nil {
-		return string(*l.StopSignal)
-	}
-	if cfg.Image.Config.StopSignal != "" {
-		return cfg.Image.Config.StopSignal
-	}
-	return "SIGTERM"
-}
-
 // StopContainer asks a container to end, waits for grace and kills it. It
 // returns when the container has exited; one that is not running is success.
 // When ctx ends first, nothing more is done to the container.
@@ -260,10 +248,7 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Durat
 		return nil
 	}
 	if grace > 0 {
-		sig, err := signal.ParseSignal(r.get(c).StopSignal)
-		if err != nil {
-			sig = syscall.SIGTERM // an image may name a signal that does not exist
-		}
+		sig := parseSignal(r.get(c).StopSignal)
 		if pid := r.get(c).PID; !signalInit(int(pid), id, sig) {
 			if err := r.signal(ctx, id, sig, false); err != nil {
 				return err

@@ -116,7 +116,9 @@ type Container struct {
 	OOMKilled       bool
 	LogPath         string
 	CgroupPath      string // OCI form
-	StopSignal      string
+	StopSignal      string // by its name in the kernel
+	// User is who the process runs as, in the pod's own user namespace if it has one.
+	User *corev1.LinuxContainerUser
 	// Resources are the allocated requests and limits.
 	Resources corev1.ResourceRequirements
 }

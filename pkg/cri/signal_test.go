@@ -1,12 +1,53 @@
 package cri
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/moby/sys/signal"
+	corev1 "k8s.io/api/core/v1"
 )
+
+func TestStopSignal(t *testing.T) {
+	cases := map[string]struct {
+		reason string
+		pod    string
+		image  string
+		want   string
+	}{
+		"Pod":       {reason: "the pod's choice is before the image's", pod: "SIGUSR1", image: "SIGQUIT", want: "SIGUSR1"},
+		"Image":     {reason: "a web server wants to end after its last answer", image: "SIGQUIT", want: "SIGQUIT"},
+		"Short":     {reason: "an image may leave SIG out", image: "quit", want: "SIGQUIT"},
+		"Number":    {reason: "or give the number", image: "3", want: "SIGQUIT"},
+		"RealTime":  {reason: "systemd's own", image: "RTMIN+3", want: "SIGRTMIN+3"},
+		"RealTime2": {reason: "counted from the other end, as a status names it", pod: "SIGRTMAX-14", want: "SIGRTMAX-14"},
+		"Last":      {reason: "the last", image: "64", want: "SIGRTMAX"},
+		"None":      {reason: "the usual one", want: "SIGTERM"},
+		"NoSuch":    {reason: "a signal that does not exist", image: "SIGNOPE", want: "SIGTERM"},
+		"TooHigh":   {reason: "or a number", image: "65", want: "SIGTERM"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			cfg := &ContainerConfig{Container: &corev1.Container{}}
+			cfg.Image.Config.StopSignal = tc.image
+			if tc.pod != "" {
+				cfg.Container.Lifecycle = &corev1.Lifecycle{StopSignal: new(corev1.Signal(tc.pod))}
+			}
+			if got := stopSignalOf(cfg); got != tc.want {
+				t.Errorf("%s: got %s, want %s", tc.reason, got, tc.want)
+			}
+		})
+	}
+	for sig := range maps.Values(signal.SignalMap) {
+		if got := parseSignal(signalName(sig)); got != sig {
+			t.Errorf("signal %d is named %s, which is signal %d", sig, signalName(sig), got)
+		}
+	}
+}
 
 func TestSignalInit(t *testing.T) {
 	data, err := os.ReadFile("/proc/self/cgroup")

@@ -84,6 +84,18 @@ func (r *Runtime) specUser(ctx context.Context, s *specs.Spec, cfg *ContainerCon
 	return nil
 }
 
+// userOf is who the process of a spec runs as.
+func userOf(s *specs.Spec) *corev1.LinuxContainerUser {
+	if s.Process == nil {
+		return nil
+	}
+	u := &corev1.LinuxContainerUser{UID: int64(s.Process.User.UID), GID: int64(s.Process.User.GID)}
+	for _, g := range s.Process.User.AdditionalGids {
+		u.SupplementalGroups = append(u.SupplementalGroups, int64(g))
+	}
+	return u
+}
+
 // userKey is what decides who a user is.
 func userKey(cfg *ContainerConfig, user string) string {
 	return fmt.Sprintf("%s %s %t", cfg.Image.ChainID, user, groupsAreStrict(cfg.Pod))

@@ -123,6 +123,12 @@ func (st *statusOf) container(c *corev1.Container) corev1.ContainerStatus {
 		s.ImageID = a.ImageID
 	}
 	s.ContainerID = containerID(a)
+	if a.User != nil {
+		s.User = &corev1.ContainerUser{Linux: a.User.DeepCopy()}
+	}
+	if a.StopSignal != "" {
+		s.StopSignal = new(corev1.Signal(a.StopSignal))
+	}
 	previous := attempts[1:]
 	switch {
 	case a.State == cri.Running:

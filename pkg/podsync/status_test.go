@@ -23,7 +23,8 @@ func statusOfBase(pod *corev1.Pod, h *Have, given func(*Want), old corev1.PodSta
 func TestStatusComplete(t *testing.T) {
 	pod := basePod()
 	h := baseHave(pod)
-	h.running("main", 2)
+	main := h.running("main", 2)
+	main.StopSignal, main.User = "SIGQUIT", &corev1.LinuxContainerUser{UID: 1000, GID: 1000, SupplementalGroups: []int64{1000, 2000}}
 	h.exited("main", 1, 3)
 	h.Pod.Containers[0], h.Pod.Containers[1] = h.Pod.Containers[1], h.Pod.Containers[0]
 	got := statusOfBase(pod, h, nil, corev1.PodStatus{})
@@ -49,6 +50,8 @@ func TestStatusComplete(t *testing.T) {
 			}},
 			Ready: true, Started: new(true), RestartCount: 2, Image: "busybox:1", ImageID: "busybox@sha256:1",
 			ContainerID: "containerd://main-2", Resources: &corev1.ResourceRequirements{},
+			StopSignal: new(corev1.SIGQUIT),
+			User:       &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: 1000, GID: 1000, SupplementalGroups: []int64{1000, 2000}}},
 		}},
 	}
 	if d := cmp.Diff(want, got); d != "" {

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 )
 
 func TestSharedProcessNamespace(t *testing.T) {
@@ -62,7 +65,11 @@ func TestSecurityContext(t *testing.T) {
 	m.manifest("open.yaml", sleeper("open", "c")+"    securityContext: {privileged: true}\n")
 	m.manifest("rootless.yaml", sleeper("rootless", "c")+"    securityContext: {runAsNonRoot: true}\n")
 	m.start()
-	m.await("tight", "ready", ready)
+	user := m.await("tight", "ready", ready).Status.ContainerStatuses[0].User
+	wantUser := &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: 65534, GID: 65534, SupplementalGroups: []int64{2000, 3000, 65534}}}
+	if d := cmp.Diff(wantUser, user); d != "" {
+		t.Errorf("the status says who the process is (-want +got):\n%s", d)
+	}
 	m.await("open", "ready", ready)
 	status := m.run("exec", "tight", "--", "cat", "/proc/self/status")
 	for _, want := range []string{"Uid:\t65534", "Gid:\t65534", "Groups:\t2000 3000 65534", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "CapInh:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
@@ -187,6 +188,7 @@ func (r *Runtime) start(cfg cri.ContainerConfig) (cri.Container, error) {
 	c := cri.Container{
 		ID: r.id("c"), Name: cfg.Container.Name, Attempt: cfg.Attempt, SpecHash: cfg.SpecHash, Image: cfg.Container.Image,
 		State: cri.Running, CreatedAt: now, StartedAt: now,
+		StopSignal: "SIGTERM", User: &corev1.LinuxContainerUser{},
 		Resources: *cfg.Container.Resources.DeepCopy(),
 	}
 	p.Containers = append([]cri.Container{c}, p.Containers...)

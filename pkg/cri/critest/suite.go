@@ -44,6 +44,7 @@ func Test(t *testing.T, boot func(t *testing.T, wake func(types.UID)) Machine) {
 		"StartSandboxIsIdempotent":    (*bench).startSandboxIsIdempotent,
 		"NoContainerWithoutSandbox":   (*bench).noContainerWithoutSandbox,
 		"NewestAttemptFirst":          (*bench).newestAttemptFirst,
+		"WhoRunsIsTold":               (*bench).whoRunsIsTold,
 		"ExitIsToldAndKept":           (*bench).exitIsToldAndKept,
 		"RestartsAtOnce":              (*bench).restartsAtOnce,
 		"StopContainerEndsIt":         (*bench).stopContainerEndsIt,
@@ -190,6 +191,14 @@ func (b *bench) restartsAtOnce() {
 		if c.Reason != "Completed" {
 			b.Errorf("want each attempt completed, got %+v", c)
 		}
+	}
+}
+
+func (b *bench) whoRunsIsTold() {
+	b.sandbox()
+	c := b.start("main", 0, "sleep", "1000")
+	if c.User == nil || c.User.UID != 0 || c.User.GID != 0 || c.StopSignal != "SIGTERM" {
+		b.Errorf("want root, ended by SIGTERM, got %+v and %q", c.User, c.StopSignal)
 	}
 }
 
