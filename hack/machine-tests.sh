@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the integration tests which want systemd as init, in a machine:
-#   hack/machine-tests.sh test/vm/run.sh PACKAGE...
+#   hack/machine-tests.sh test/vm/run.sh PACKAGE[=TESTS]...
 set -euo pipefail
 run=$1
 shift

@@ -2,7 +2,8 @@
 # Lays out DIR as a small copy of the repository that needs no Go: the agent, the
 # tools, the images and the compiled integration tests of the packages named,
 # and a job which runs them and prints test2json events:
-#   test/machine/payload.sh DIR PACKAGE...
+#   test/machine/payload.sh DIR PACKAGE[=TESTS]...
+# TESTS is a regular expression of the tests to run; all without it.
 set -euo pipefail
 dir=$1
 shift
@@ -20,13 +21,15 @@ cat >"$dir/job" <<'JOB'
 # Every package runs, whatever the one before it said.
 code=0
 JOB
-for package in "$@"; do
+for argument in "$@"; do
+	package=${argument%%=*} tests=.
+	[ "$package" = "$argument" ] || tests=${argument#*=}
 	path=$(go list -tags integration,systemd "./$package")
 	mkdir -p "$dir/$package"
 	go test -c -trimpath -tags integration,systemd -ldflags '-s -w' -o "$dir/$package/pkg.test" "./$package"
 	[ ! -d "$package/testdata" ] || cp -a "$package/testdata" "$dir/$package/"
 	cat >>"$dir/job" <<JOB
-cd /payload/$package && /payload/bin/test2json -t -p $path ./pkg.test -test.v=test2json -test.timeout=20m ${TEST_FLAGS:-} || code=1
+cd /payload/$package && /payload/bin/test2json -t -p $path ./pkg.test -test.v=test2json -test.timeout=20m -test.run='$tests' ${TEST_FLAGS:-} || code=1
 JOB
 done
 echo 'exit $code' >>"$dir/job"

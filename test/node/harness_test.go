@@ -23,8 +23,9 @@ import (
 // image is the demo image that `make image` builds from Debian's busybox.
 const image = "demo/busybox:1"
 
-// patience bounds how long a state may take to come; it is no measure of speed.
-const patience = 60 * time.Second
+// patience bounds how long a state may take to come, in an emulated machine too;
+// it is no measure of speed.
+const patience = 3 * time.Minute
 
 // machine is one agent with everything it needs, apart from the rest of the
 // host: directories, a network namespace and a cgroup root of its own.
