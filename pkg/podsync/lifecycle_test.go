@@ -108,6 +108,27 @@ func TestSidecarHookEndsWithTheGracePeriod(t *testing.T) {
 	})
 }
 
+func TestAHookThatIsCutShortIsNotPlannedOverAndOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.Slow(time.Hour, time.Hour)
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		pod := basePod()
+		withSidecars(pod, "proxy")
+		pod.Spec.InitContainers[0].Lifecycle = &corev1.Lifecycle{PreStop: execHook("bye")}
+		a.want(pod)
+		a.want()
+		w := a.pool.worker("uid-web")
+		w.decideEnd(End{At: time.Now(), Grace: 20 * time.Second}) // instead of 30 s
+		w.poke()
+		synctest.Wait() // never, while passes follow each other
+		if _, have := w.observe(); !have.PreStopped[a.container("proxy").ID] || have.Busy[containerSlot("proxy")] != "" {
+			t.Errorf("what was cut short is not begun again by this agent: %v, busy %v", have.PreStopped, have.Busy)
+		}
+	})
+}
+
 func TestNoHookWithoutGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()

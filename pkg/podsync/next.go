@@ -64,7 +64,8 @@ type Have struct {
 	Series  map[string]int     // container to the attempt with which its crashes began
 	Replace map[string]Replace // by container ID: asked to be restarted in place
 
-	PostStarted, PreStopped map[string]bool // by container ID: the hook is over
+	PostStarted map[string]bool // by container ID: the hook is over
+	PreStopped  map[string]bool // by container ID: the hook is over, or has begun
 }
 
 // Health is what probes say of a running container.

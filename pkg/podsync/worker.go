@@ -265,6 +265,7 @@ func (w *worker) recall() (Want, Have) {
 		Series: maps.Clone(w.rec.Series), Replace: maps.Clone(w.rec.Replace),
 		PostStarted: maps.Clone(w.rec.PostStarted), PreStopped: maps.Clone(w.rec.PreStopped),
 	}
+	maps.Copy(have.PreStopped, w.facts.hooked)
 	for name, p := range w.facts.images {
 		have.Images[name] = p.attempt
 	}
