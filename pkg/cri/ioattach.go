@@ -19,7 +19,7 @@ const (
 	// container has to.
 	maxBacklog = 1 << 20
 	// attachPatience is how long the container waits for a client that has
-	// maxBacklog before it and takes nothing.
+	// maxBacklog before it and reads nothing.
 	attachPatience = time.Second
 	// pieceCost stands for the memory that a queued piece takes besides its bytes.
 	pieceCost = 64
@@ -32,7 +32,7 @@ var (
 
 // audience is who watches a container's output besides its log. The container
 // waits for a client that reads, as it would for a terminal, even when the whole
-// machine is slow; one that takes nothing for attachPatience is dropped.
+// machine is slow; one that reads nothing for attachPatience is dropped.
 type audience struct {
 	mu       sync.Mutex // guards all below and the fields of the spectators; never held across I/O
 	watching []*spectator
@@ -48,7 +48,7 @@ type spectator struct {
 
 	queue   []piece
 	backlog int
-	full    time.Time // since when backlog has been too long; zero: it is not
+	full    time.Time // when it last read while backlog was too long; zero: it is not
 	over    bool
 	why     error
 }
@@ -130,7 +130,7 @@ func (a *audience) behind() bool {
 	return slices.ContainsFunc(a.watching, func(s *spectator) bool { return !s.full.IsZero() })
 }
 
-// crowded drops those who have taken nothing for too long. If some are still
+// crowded drops those who have read nothing for too long. If some are still
 // behind, it returns what is closed when one of them moves, and how long the
 // first of them has.
 func (a *audience) crowded(now time.Time) (took <-chan struct{}, patience time.Duration) {
@@ -194,6 +194,15 @@ func (s *spectator) poke() {
 	}
 }
 
+// wrote notes that a client has read a piece: it is slow, but it reads.
+func (a *audience) wrote(s *spectator) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !s.full.IsZero() {
+		s.full = time.Now()
+	}
+}
+
 // take returns what is queued, and whether nothing will follow.
 func (a *audience) take(s *spectator) (queue []piece, over bool, why error) {
 	a.mu.Lock()
@@ -215,6 +224,7 @@ func (a *audience) deliver(ctx context.Context, s *spectator, stdout, stderr io.
 			if _, err := w.Write(c.data); err != nil {
 				return fmt.Errorf("write to attached client: %w", err)
 			}
+			a.wrote(s)
 		}
 		if over {
 			return why

@@ -161,6 +161,32 @@ func TestAudienceWaits(t *testing.T) {
 	}
 }
 
+// writerFunc is a function as a writer.
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestAudienceWaitsForASlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a audience
+		s := a.join(true, true)
+		fill(&a)
+		slow := writerFunc(func(p []byte) (int, error) {
+			time.Sleep(attachPatience / 100) // all that is queued takes ten times the patience
+			return len(p), nil
+		})
+		ended := make(chan error, 1)
+		go func() { ended <- a.deliver(t.Context(), s, slow, slow) }()
+		synctest.Wait()
+		fill(&a)
+		a.awaitRoom(t.Context())
+		a.end(nil)
+		if err := <-ended; err != nil {
+			t.Errorf("a client that reads, however slowly, is waited for; this one was told %v", err)
+		}
+	})
+}
+
 func TestAttachStdin(t *testing.T) {
 	cases := map[string]struct {
 		reason    string
