@@ -22,7 +22,7 @@ func cgroupOptions(mountinfo string) ([]string, error) {
 			continue
 		}
 		var out []string
-		for _, o := range strings.Split(of[2], ",") {
+		for o := range strings.SplitSeq(of[2], ",") {
 			if slices.Contains([]string{"nsdelegate", "memory_recursiveprot"}, o) {
 				out = append(out, o)
 			}
