@@ -158,7 +158,9 @@ func TestReservedCPUs(t *testing.T) {
 	if d := cmp.Diff(want, s); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	if err := (&NodeSettings{ReservedCPUs: "x"}).reserveCPUs(); err == nil {
-		t.Error("x is no list of CPUs")
+	for _, bad := range []string{"x", "3-1", "-1", "0-999999999999"} {
+		if err := (&NodeSettings{ReservedCPUs: bad}).reserveCPUs(); err == nil {
+			t.Errorf("%q is no list of CPUs", bad)
+		}
 	}
 }

@@ -208,6 +208,9 @@ func onlineCPUs(sysRoot string) ([]int, error) {
 	return parseCPUs(strings.TrimSpace(string(data)))
 }
 
+// mostCPUs is more than a kernel can be built for.
+const mostCPUs = 1 << 16
+
 // parseCPUs reads a CPU list such as 0-3,8.
 func parseCPUs(list string) ([]int, error) {
 	var out []int
@@ -222,6 +225,9 @@ func parseCPUs(list string) ([]int, error) {
 			if last, err = strconv.Atoi(hi); err != nil {
 				return nil, fmt.Errorf("CPU list %q: %w", list, err)
 			}
+		}
+		if first < 0 || last < first || last >= mostCPUs {
+			return nil, fmt.Errorf("CPU list %q: %s is no range of CPUs", list, part)
 		}
 		for i := first; i <= last; i++ {
 			out = append(out, i)

@@ -40,7 +40,7 @@ type Config struct {
 	QOSReservedMemory    int64
 	SwapBehavior         string
 	SingleProcessOOMKill *bool
-	// OOMScoreAdj is this process\'s own score; nil leaves it alone.
+	// OOMScoreAdj is this process's own score; nil leaves it alone.
 	OOMScoreAdj *int
 	Log         *slog.Logger
 }
