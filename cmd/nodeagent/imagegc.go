@@ -18,17 +18,22 @@ func (a *agent) collectImages(ctx context.Context) error {
 	if policy.Idle() {
 		return nil
 	}
-	dir, err := a.images.Dir(ctx)
-	if err != nil {
-		a.log.Error("unused images are not removed", "err", err)
-		return nil
-	}
 	c := &gc.Collector{
-		Policy: policy, Disk: func() (gc.Disk, error) { return gc.DiskOf(dir) }, Wanted: a.imagesWanted,
+		Policy: policy, Disk: a.imageDisk, Wanted: a.imagesWanted,
 		Used: a.images.InUse, Images: a.imagesByID, Remove: a.images.Remove, Log: a.log,
 		Event: func(reason, message string) { a.log.Warn("image garbage collection", "reason", reason, "err", message) },
 	}
 	return c.Run(ctx)
+}
+
+// imageDisk looks at the file system of the images. containerd is asked each time
+// for where that is: it can be away now, and another one next time.
+func (a *agent) imageDisk(ctx context.Context) (gc.Disk, error) {
+	dir, err := a.images.Dir(ctx)
+	if err != nil {
+		return gc.Disk{}, err
+	}
+	return gc.DiskOf(dir)
 }
 
 // imagePolicy reads the image part of the configuration.

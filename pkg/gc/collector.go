@@ -22,7 +22,7 @@ const every = 5 * time.Minute
 // Collector removes images. Its fields are set before Run and not changed.
 type Collector struct {
 	Policy Policy
-	Disk   func() (Disk, error)
+	Disk   func(ctx context.Context) (Disk, error)
 	// Wanted are names and IDs that are in use or about to be, from memory: it is
 	// asked in every pass. ok is false as long as that is not known.
 	Wanted func() (keys []string, ok bool)
@@ -86,7 +86,7 @@ func (c *Collector) pass(ctx context.Context, now time.Time) error {
 	for _, key := range wanted {
 		c.last[key] = now
 	}
-	disk, err := c.Disk()
+	disk, err := c.Disk(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (c *Collector) makeRoom(ctx context.Context, removable []Image) error {
 	removed := 0
 	var errs []error
 	for i := range removable {
-		disk, err := c.Disk()
+		disk, err := c.Disk(ctx)
 		if err != nil || disk.Excess(c.Policy.Low) == 0 {
 			return errors.Join(append(errs, err)...)
 		}
@@ -154,7 +154,7 @@ func (c *Collector) makeRoom(ctx context.Context, removable []Image) error {
 		}
 		removed++
 	}
-	disk, err := c.Disk()
+	disk, err := c.Disk(ctx)
 	if excess := disk.Excess(c.Policy.Low); err == nil && excess > 0 {
 		err = &fullError{excess: excess, found: removed, disk: disk}
 	}

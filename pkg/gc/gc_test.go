@@ -47,7 +47,7 @@ func base(now time.Time) *store {
 func (s *store) collector(t *testing.T, p Policy) *Collector {
 	return &Collector{
 		Policy: p,
-		Disk: func() (Disk, error) {
+		Disk: func(context.Context) (Disk, error) {
 			defer s.lock()()
 			return s.disk, nil
 		},
