@@ -52,7 +52,7 @@ func refused(err error) bool {
 }
 
 func (m *Images) fetchWith(ctx context.Context, ref string, c Credential, progress func(done, total int64)) (Image, error) {
-	resolver, err := m.resolver(ref, c)
+	resolver, err := m.resolver(ctx, ref, c)
 	if err != nil {
 		return Image{}, err
 	}
@@ -101,7 +101,7 @@ func (m *Images) discard(ctx context.Context, parts map[string]int64) error {
 // resolver talks to registries with one credential, which is sent to no other
 // host than the one that the image names: neither to mirrors nor to where a
 // registry redirects.
-func (m *Images) resolver(ref string, c Credential) (remotes.Resolver, error) {
+func (m *Images) resolver(ctx context.Context, ref string, c Credential) (remotes.Resolver, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func (m *Images) resolver(ref string, c Credential) (remotes.Resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	hosts := dockerconfig.ConfigureHosts(context.Background(), dockerconfig.HostOptions{
+	hosts := dockerconfig.ConfigureHosts(ctx, dockerconfig.HostOptions{
 		HostDir: m.hostDir,
 		Credentials: func(host string) (string, string, error) {
 			switch {

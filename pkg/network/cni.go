@@ -143,7 +143,7 @@ func (c *CNI) Del(ctx context.Context, sandboxID, netnsPath string, pod *corev1.
 func (c *CNI) delUnrecorded(ctx context.Context, sandboxID, netnsPath string, pod *corev1.Pod) error {
 	list, err := c.current()
 	if err != nil {
-		c.cfg.Log.Debug("no network to detach from", "sandbox", sandboxID, "error", err)
+		c.cfg.Log.Debug("no network to detach from", "sandbox", sandboxID, "err", err)
 		return nil
 	}
 	rt, err := request(sandboxID, netnsPath, "", withoutAnnotations(pod))

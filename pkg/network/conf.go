@@ -38,7 +38,7 @@ func (c *CNI) load(ctx context.Context) {
 
 	switch {
 	case err != nil && (wasErr == nil || wasErr.Error() != err.Error()):
-		c.cfg.Log.Warn("network is not ready", "error", err)
+		c.cfg.Log.Warn("network is not ready", "err", err)
 	case err == nil && (wasErr != nil || wasList == nil || !bytes.Equal(wasList.Bytes, list.Bytes)):
 		c.cfg.Log.Info("network is ready", "network", list.Name)
 	}

@@ -48,7 +48,7 @@ func (c *CNI) Run(ctx context.Context) error {
 			}
 		case err := <-watcher.Errors:
 			// Lost events: the directory itself is the truth.
-			c.cfg.Log.Warn("watching CNI configuration", "error", err)
+			c.cfg.Log.Warn("watching CNI configuration", "err", err)
 			reload.Reset(settle)
 		case <-reload.C:
 			c.load(ctx)

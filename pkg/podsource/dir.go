@@ -67,14 +67,14 @@ func (d *Dir) Run(ctx context.Context) error {
 	w, err := newWatcher()
 	if err != nil {
 		// Too few inotify instances are no reason to run no pods.
-		d.Log.Warn("manifests are only looked at now and then", "every", every, "error", err)
+		d.Log.Warn("manifests are only looked at now and then", "every", every, "err", err)
 		w = &watcher{}
 	}
 	defer w.close()
 	s := newScan(d)
 	for {
 		if err := w.follow(d.Path); err != nil {
-			d.Log.Debug("manifest directory is not watched", "path", d.Path, "error", err)
+			d.Log.Debug("manifest directory is not watched", "path", d.Path, "err", err)
 		}
 		again := s.look(time.Now())
 		if again == 0 || again > every {
@@ -103,7 +103,7 @@ func (d *Dir) report(problems []Problem) {
 		case d.OnError != nil:
 			d.OnError(p)
 		default:
-			d.Log.Error("manifest not used", "file", p.File, "line", p.Line, "pod", p.Pod, "error", p.Err)
+			d.Log.Error("manifest not used", "file", p.File, "line", p.Line, "pod", p.Pod, "err", p.Err)
 		}
 	}
 }

@@ -265,13 +265,13 @@ func sorted(problems []Problem) []Problem {
 func (s *scan) keepCopies(changed bool) {
 	for path, data := range s.save {
 		if err := s.keep.save(path, data); err != nil {
-			s.dir.Log.Warn("a manifest that breaks while no agent runs will lose its pods", "file", path, "error", err)
+			s.dir.Log.Warn("a manifest that breaks while no agent runs will lose its pods", "file", path, "err", err)
 		}
 	}
 	clear(s.save)
 	if changed {
 		if err := s.keep.prune(s.files); err != nil {
-			s.dir.Log.Debug("copies of manifests", "error", err)
+			s.dir.Log.Debug("copies of manifests", "err", err)
 		}
 	}
 }

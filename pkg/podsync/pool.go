@@ -42,8 +42,8 @@ type Config struct {
 	// BackOff is the node's crash-loop delay.
 	BackOff BackOff
 	// MaxParallelStarts bounds how many sandboxes, and how many containers, are
-	// started at once, and how many sandboxes are stopped; 0 means twice the number of CPUs. More than the machine has
-	// room for only makes each of them slower.
+	// started at once, and how many sandboxes are stopped; 0 means twice the number
+	// of CPUs. More than the machine has room for only makes each of them slower.
 	MaxParallelStarts int
 	// SeccompDefault confines containers that name no seccomp profile.
 	SeccompDefault bool

@@ -52,9 +52,9 @@ func emptyDirOnDisk(dir string, pod *corev1.Pod, e *corev1.EmptyDirVolumeSource)
 	return os.Rename(fresh, dir)
 }
 
-// rootOf is the mode and the group of an emptyDir; -1 is the agent's own. With an fsGroup, what is made
-// in it gets that group. fsGroupChangePolicy has no say: there is nothing to
-// change in a volume that begins empty.
+// rootOf is the mode and the group of an emptyDir; -1 is the agent's own. With an
+// fsGroup, what is made in it gets that group. fsGroupChangePolicy has no say:
+// there is nothing to change in a volume that begins empty.
 func rootOf(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource, mode uint32) (uint32, int) {
 	if e.Mode != nil {
 		mode = uint32(*e.Mode)

@@ -74,7 +74,7 @@ func (s *Set) overLimit(ctx context.Context, pod *corev1.Pod) string {
 		}
 		used, err := diskUsage(ctx, s.dir(pod.UID, "empty-dir", v.Name), e.SizeLimit.Value())
 		if err != nil && ctx.Err() == nil {
-			s.Log.Warn("usage of a volume is not known", "pod", pod.Name, "uid", pod.UID, "volume", v.Name, "error", err)
+			s.Log.Warn("usage of a volume is not known", "pod", pod.Name, "uid", pod.UID, "volume", v.Name, "err", err)
 		}
 		if used > e.SizeLimit.Value() {
 			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, e.SizeLimit.String())
