@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -144,7 +145,7 @@ func (r *Runtime) adoptTask(ctx context.Context, p *podState, c *containerState,
 		return nil
 	}
 	c.task = true
-	if resp.Process.Status == task.Status_CREATED {
+	if neverStarted(resp.Process, c.StartedAt) {
 		r.keep(p, c)
 		return r.forget(ctx, c)
 	}
@@ -162,6 +163,14 @@ func (r *Runtime) adoptTask(ctx context.Context, p *podState, c *containerState,
 	r.spawn(func(ctx context.Context) { c.io.Run(ctx) })
 	r.spawn(func(ctx context.Context) { r.awaitExit(ctx, p, c) })
 	return nil
+}
+
+// neverStarted says whether an agent was killed before the task had started, whose
+// start was then broken off: it is still as it was created, or was killed with the
+// start before anyone had noted it.
+func neverStarted(t *task.Process, noted time.Time) bool {
+	return t.Status == task.Status_CREATED ||
+		t.Status == task.Status_STOPPED && t.ExitStatus == 128+uint32(unix.SIGKILL) && noted.IsZero()
 }
 
 // forget removes a container that was created and never started.

@@ -132,7 +132,10 @@ func (r *Runtime) runExec(ctx context.Context, process containerd.Process, o *Ex
 	if err != nil {
 		return 0, err
 	}
-	if err := process.Start(ctx); err != nil {
+	// A start that is broken off may leave a command that runs and that nobody knows.
+	starting, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	if err := process.Start(starting); err != nil {
 		return 0, notRunning(notStarted(o.Cmd, err))
 	}
 	running, stop := context.WithCancel(ctx)
