@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -164,7 +163,3 @@ func defaultAgent() NodeAgentConfiguration {
 	}
 }
 
-// String names the configuration in messages.
-func (c Config) String() string {
-	return fmt.Sprintf("static pods from %s, runtime %s", c.Kubelet.StaticPodPath, c.Agent.Runtime)
-}

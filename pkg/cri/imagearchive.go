@@ -152,6 +152,9 @@ func (m *Images) scan(ctx context.Context) (arrived bool) {
 		}
 		if err := errors.Join(m.ImportArchive(ctx, path), m.remember(ctx, path, stamp)); err != nil {
 			m.cfg.Log.Error("image archive not imported", "err", err)
+			if errdefs.IsUnavailable(err) {
+				delete(m.tried, e.Name()) // nothing is wrong with the archive: containerd is away
+			}
 			continue
 		}
 		arrived = true
