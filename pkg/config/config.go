@@ -162,4 +162,3 @@ func defaultAgent() NodeAgentConfiguration {
 		CrashLoopBackOff:    CrashLoopBackOff{Initial: duration(10 * time.Second), Max: duration(300 * time.Second)},
 	}
 }
-
