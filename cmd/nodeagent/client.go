@@ -123,7 +123,10 @@ func (c *client) pod(ctx context.Context, namespace, name string) (*corev1.Pod, 
 // watch calls f for each event until f fails, ctx ends or the agent stops.
 func (c *client) watch(ctx context.Context, f func(server.PodEvent) error) error {
 	body, err := c.do(ctx, http.MethodGet, agentURL(url.Values{"watch": {"1"}}, "pods"))
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // broken off before the first pod, with which the answer begins
+	case err != nil:
 		return err
 	}
 	defer body.Close()

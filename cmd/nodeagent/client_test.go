@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -37,6 +38,14 @@ func web() corev1.Pod {
 // agentWith answers clients with the given pods, until the test ends.
 func agentWith(t *testing.T, pods ...corev1.Pod) (socket string) {
 	t.Helper()
+	return agentOf(t, server.Funcs{
+		Pods: func(context.Context) (*corev1.PodList, error) { return &corev1.PodList{Items: pods}, nil },
+	})
+}
+
+// agentOf answers clients until the test ends.
+func agentOf(t *testing.T, funcs server.Funcs) (socket string) {
+	t.Helper()
 	socket = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -44,9 +53,7 @@ func agentWith(t *testing.T, pods ...corev1.Pod) (socket string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	s := &server.Server{Log: slog.New(slog.DiscardHandler), Funcs: server.Funcs{
-		Pods: func(context.Context) (*corev1.PodList, error) { return &corev1.PodList{Items: pods}, nil },
-	}}
+	s := &server.Server{Log: slog.New(slog.DiscardHandler), Funcs: funcs}
 	go func() { done <- s.Run(ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
@@ -131,6 +138,60 @@ func TestClientErrors(t *testing.T) {
 				if !strings.Contains(err.Error(), w) {
 					t.Errorf("%s: no %s in %q", tc.reason, w, err)
 				}
+			}
+		})
+	}
+}
+
+// A user breaks off what has nothing to say yet.
+func TestInterrupted(t *testing.T) {
+	asked := make(chan struct{}, 1)
+	block := func(ctx context.Context) error {
+		asked <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	socket := agentOf(t, server.Funcs{
+		Pods: func(context.Context) (*corev1.PodList, error) {
+			return &corev1.PodList{Items: []corev1.Pod{web()}}, nil
+		},
+		WatchPods: func(ctx context.Context, _ func(server.PodEvent) error) error { return block(ctx) },
+		Logs:      func(ctx context.Context, _ server.LogQuery, _, _ io.Writer) error { return block(ctx) },
+		Attach:    func(ctx context.Context, _ server.Session) error { return block(ctx) },
+		Exec:      func(ctx context.Context, _ server.Session) error { return block(ctx) },
+	})
+	cases := map[string]struct {
+		reason string
+		args   []string
+		asks   int // of the agent, that take long
+		want   int
+	}{
+		"Logs":    {"who has read enough is content", []string{"logs", "web", "-f"}, 1, 0},
+		"Several": {"of several too", []string{"logs", "web", "-f", "--all-containers"}, 2, 0},
+		"Watch":   {"who has seen enough is content", []string{"get", "pods", "-w"}, 1, 0},
+		"Attach":  {"nothing has ended but the client", []string{"attach", "web"}, 1, exitInterrupted},
+		"Exec":    {"the command has not succeeded", []string{"exec", "web", "--", "sleep", "1000"}, 1, exitInterrupted},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			ctx, interrupt := context.WithCancel(t.Context())
+			defer interrupt()
+			c := newRootCommand()
+			c.SetArgs(append([]string{tc.args[0], "--socket", socket}, tc.args[1:]...))
+			c.SetOut(io.Discard)
+			c.SetErr(io.Discard)
+			ended := make(chan error, 1)
+			go func() { ended <- c.ExecuteContext(ctx) }()
+			for range tc.asks {
+				select {
+				case <-asked:
+				case err := <-ended:
+					t.Fatalf("%s: it ended by itself: %v", tc.reason, err)
+				}
+			}
+			interrupt()
+			if err := <-ended; exitCode(err) != tc.want {
+				t.Errorf("%s: want code %d, got %v", tc.reason, tc.want, err)
 			}
 		})
 	}

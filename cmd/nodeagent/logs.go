@@ -157,7 +157,10 @@ func (o *logsOptions) selectPods(ctx context.Context, cl *client, args []string)
 // copyLog writes one container's log to out.
 func (o *logsOptions) copyLog(ctx context.Context, cl *client, s logSource, out *lineWriter) error {
 	body, err := cl.do(ctx, http.MethodGet, agentURL(o.query(), "containerLogs", s.namespace, s.pod, s.container))
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // broken off before the first line, with which the answer begins
+	case err != nil:
 		return err
 	}
 	defer body.Close()
