@@ -201,7 +201,7 @@ func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState
 		return 0, err
 	}
 	req.Options = options
-	for attempt := range 4 {
+	for attempt := range shimAttempts {
 		var resp *tasksapi.CreateTaskResponse
 		resp, err = r.client.TaskService().Create(ctx, req)
 		if err == nil {
@@ -212,13 +212,11 @@ func (r *Runtime) createTask(ctx context.Context, p *podState, c *containerState
 		}
 		err = errgrpc.ToNative(err)
 		// The pod's last shim may be ending just now.
-		if !strings.Contains(err.Error(), "ttrpc: closed") {
+		if !shimClosed(err) {
 			return 0, err
 		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-time.After(time.Duration(attempt*attempt) * 50 * time.Millisecond):
+		if err := pause(ctx, attempt); err != nil {
+			return 0, err
 		}
 	}
 	return 0, err

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -53,14 +54,48 @@ func (r *Runtime) deleteTask(ctx context.Context, p *podState, c *containerState
 	if !has {
 		return nil
 	}
-	_, err := r.client.TaskService().Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: c.ID})
-	if err := ignoreNotFound(errgrpc.ToNative(err)); err != nil {
+	if err := r.askDelete(ctx, c.ID); err != nil {
 		return fmt.Errorf("delete the task of container %s: %w", c.ID, err)
 	}
 	r.mu.Lock()
 	c.task = false
 	r.mu.Unlock()
 	return nil
+}
+
+// askDelete asks until the task is known to be gone: a shim that ends with its
+// last task may close the connection before it has answered. containerd clears
+// up after such a shim, and knows no task when it is asked again.
+func (r *Runtime) askDelete(ctx context.Context, id string) error {
+	var err error
+	for attempt := range shimAttempts {
+		_, err = r.client.TaskService().Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
+		err = ignoreNotFound(errgrpc.ToNative(err))
+		if err == nil || !shimClosed(err) {
+			return err
+		}
+		if err := pause(ctx, attempt); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// shimAttempts is how often a shim is asked that may be ending just now.
+const shimAttempts = 4
+
+// shimClosed says whether a shim has ended in the middle of a request. containerd
+// passes that on in words only.
+func shimClosed(err error) bool { return strings.Contains(err.Error(), "ttrpc: closed") }
+
+// pause is before the attempt after this one; it ends with ctx.
+func pause(ctx context.Context, attempt int) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(time.Duration(attempt*attempt) * 50 * time.Millisecond):
+		return nil
+	}
 }
 
 // strays are containers that an agent was creating when it was killed: their
