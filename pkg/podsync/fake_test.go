@@ -30,6 +30,7 @@ type node struct {
 	statuses map[types.UID]corev1.PodStatus
 	cgroups  map[types.UID]bool
 	tiers    int // pods at the last resize
+	resizes  int // how often it was tried
 	seeded   map[string]Health
 	probes   map[string]Health
 	asked    []string // of the prober
@@ -113,6 +114,10 @@ func (f fakeCgroups) Pods(context.Context) ([]types.UID, error) {
 func (f fakeCgroups) ResizeTiers(_ context.Context, pods []*corev1.Pod) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.resizes++
+	if err := f.failing["tiers"]; err != nil {
+		return err
+	}
 	f.tiers = len(pods)
 	return nil
 }

@@ -366,30 +366,6 @@ func podOf(r cri.Pod) *corev1.Pod {
 	return pod
 }
 
-// resizeTiers keeps the weight of the QoS tiers fit to the running pods.
-func (p *Pool) resizeTiers(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.tiers:
-		}
-		staying, leaving := p.holders()
-		if err := p.cfg.Cgroups.ResizeTiers(ctx, append(staying, leaving...)); err != nil && ctx.Err() == nil {
-			p.cfg.Log.Error("QoS tiers not resized", "err", err)
-		}
-	}
-}
-
-// resized hears that a pod has got or given back its cgroup. Room that is freed
-// may be what another pod waits for.
-func (p *Pool) resized(freed bool) {
-	signal(p.tiers)
-	if freed {
-		signal(p.kick)
-	}
-}
-
 func fullName(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }
 
 func priority(pod *corev1.Pod) int32 {
