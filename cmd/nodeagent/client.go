@@ -94,13 +94,18 @@ func (c *client) pods(ctx context.Context) ([]corev1.Pod, error) {
 	return list.Items, nil
 }
 
-// pod finds a pod by name. The name from the manifest, without the node's
-// suffix, is accepted too when it is not ambiguous.
+// pod finds a pod by name; see podNamed.
 func (c *client) pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
 	pods, err := c.pods(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return podNamed(pods, namespace, name)
+}
+
+// podNamed picks a pod by name. The name from the manifest, without the node's
+// suffix, is accepted too when it is not ambiguous.
+func podNamed(pods []corev1.Pod, namespace, name string) (*corev1.Pod, error) {
 	var short []*corev1.Pod
 	for i := range pods {
 		p := &pods[i]
@@ -110,7 +115,7 @@ func (c *client) pod(ctx context.Context, namespace, name string) (*corev1.Pod, 
 		if p.Name == name {
 			return p, nil
 		}
-		if p.Spec.NodeName != "" && p.Name == name+"-"+strings.ToLower(p.Spec.NodeName) {
+		if hasShortName(p, name) {
 			short = append(short, p)
 		}
 	}
@@ -118,6 +123,11 @@ func (c *client) pod(ctx context.Context, namespace, name string) (*corev1.Pod, 
 		return short[0], nil
 	}
 	return nil, fmt.Errorf("pod %q not found in namespace %q", name, namespace)
+}
+
+// hasShortName says whether a pod is called so in its manifest.
+func hasShortName(p *corev1.Pod, name string) bool {
+	return p.Spec.NodeName != "" && p.Name == name+"-"+strings.ToLower(p.Spec.NodeName)
 }
 
 // watch calls f for each event until f fails, ctx ends or the agent stops.

@@ -77,12 +77,18 @@ func runClient(t *testing.T, args ...string) (stdout, stderr string, err error) 
 }
 
 func TestClient(t *testing.T) {
+	db := web()
+	db.Name, db.UID = "db-node", "u2"
 	socket := agentWith(t, web())
+	several := agentWith(t, db, web())
 	cases := map[string]struct {
 		reason string
 		args   []string
 		want   string
 	}{
+		"Several":     {"in the order that they are named", []string{"get", "pods", "web", "db-node", "-o", "name", "--socket", several}, "pod/web-node\npod/db-node\n"},
+		"SeveralList": {"as a list", []string{"get", "pods", "db", "web", "-o", "jsonpath={.kind} {.items[*].metadata.name}", "--socket", several}, "List db-node web-node"},
+		"OtherPods":   {"a shell completes pods that are not named yet", []string{"__complete", "get", "pods", "--socket", several, "web-node", ""}, "db-node\n:4\n"},
 		"Names":       {"as kubectl prints them", []string{"get", "pods", "-o", "name"}, "pod/web-node\n"},
 		"ShortName":   {"the name in the manifest is enough", []string{"get", "pod", "web", "-o", "jsonpath={.status.podIP}"}, "10.88.0.2"},
 		"Table":       {"no age without a start", []string{"get", "pods"}, "NAME       READY   STATUS    RESTARTS   AGE\nweb-node   2/2     Running   0          <unknown>\n"},
@@ -109,6 +115,17 @@ func TestClient(t *testing.T) {
 	}
 }
 
+// Of several pods one is not there.
+func TestGetSomeOfSeveral(t *testing.T) {
+	out, _, err := runClient(t, "get", "pods", "nosuch", "web", "-o", "name", "--socket", agentWith(t, web()))
+	if out != "pod/web-node\n" {
+		t.Errorf("the one that is there is shown, got %q", out)
+	}
+	if err == nil || !strings.Contains(err.Error(), `"nosuch"`) {
+		t.Errorf("the one that is not is named, got %v", err)
+	}
+}
+
 func TestClientErrors(t *testing.T) {
 	socket := agentWith(t, web())
 	cases := map[string]struct {
@@ -116,17 +133,18 @@ func TestClientErrors(t *testing.T) {
 		args   []string
 		want   []string
 	}{
-		"NoAgent":     {"the error says how to start one", []string{"get", "pods", "--socket", "/nonexistent"}, []string{"nodeagent run", "--socket"}},
-		"NoPod":       {"the error names pod and namespace", []string{"get", "pod", "nosuch", "--socket", socket}, []string{`"nosuch"`, `"default"`}},
-		"NoContainer": {"the error says which there are", []string{"restart", "web/nosuch", "--socket", socket}, []string{`"nosuch"`, "app, side"}},
-		"NoKind":      {"a wrong word is no success", []string{"get", "bogus"}, []string{`"bogus"`, "pods, problems"}},
-		"NoWord":      {"a missing word is no success", []string{"describe"}, []string{"pod"}},
-		"Format":      {"before the agent is asked", []string{"get", "pods", "-o", "bogus"}, []string{`"bogus"`, "wide, name, json"}},
-		"Kubeconfig":  {"refused, not ignored", []string{"doctor", "--kubeconfig", "x"}, []string{"--kubeconfig", "not supported yet"}},
-		"NodeIP":      {"checked before anything starts", []string{"doctor", "--node-ip", "x"}, []string{"nodeIPs[0]"}},
-		"NoCommand":   {"what is missing, not how many", []string{"exec", "web"}, []string{"a pod and a command: nodeagent exec POD"}},
-		"NoName":      {"what is missing, not how many", []string{"restart"}, []string{"one of its containers: nodeagent restart POD[/CONTAINER]"}},
-		"NoProcess":   {"no path of /proc in the user's face", []string{"inspect", "--pid", "1073741824"}, []string{"no process 1073741824"}},
+		"NoAgent":      {"the error says how to start one", []string{"get", "pods", "--socket", "/nonexistent"}, []string{"nodeagent run", "--socket"}},
+		"NoPod":        {"the error names pod and namespace", []string{"get", "pod", "nosuch", "--socket", socket}, []string{`"nosuch"`, `"default"`}},
+		"NameAndLabel": {"both would leave open which counts", []string{"get", "pods", "web", "-l", "a=b", "--socket", socket}, []string{"-l"}},
+		"NoContainer":  {"the error says which there are", []string{"restart", "web/nosuch", "--socket", socket}, []string{`"nosuch"`, "app, side"}},
+		"NoKind":       {"a wrong word is no success", []string{"get", "bogus"}, []string{`"bogus"`, "pods, problems"}},
+		"NoWord":       {"a missing word is no success", []string{"describe"}, []string{"pod"}},
+		"Format":       {"before the agent is asked", []string{"get", "pods", "-o", "bogus"}, []string{`"bogus"`, "wide, name, json"}},
+		"Kubeconfig":   {"refused, not ignored", []string{"doctor", "--kubeconfig", "x"}, []string{"--kubeconfig", "not supported yet"}},
+		"NodeIP":       {"checked before anything starts", []string{"doctor", "--node-ip", "x"}, []string{"nodeIPs[0]"}},
+		"NoCommand":    {"what is missing, not how many", []string{"exec", "web"}, []string{"a pod and a command: nodeagent exec POD"}},
+		"NoName":       {"what is missing, not how many", []string{"restart"}, []string{"one of its containers: nodeagent restart POD[/CONTAINER]"}},
+		"NoProcess":    {"no path of /proc in the user's face", []string{"inspect", "--pid", "1073741824"}, []string{"no process 1073741824"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -20,15 +20,22 @@ func (f *clientFlags) runningPods(c *cobra.Command) []corev1.Pod {
 	return pods
 }
 
-// completePods offers the names of the pods in the chosen namespace.
+// completePods offers the names of the pods in the chosen namespace, once.
 func completePods(f *clientFlags) cobra.CompletionFunc {
-	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		var names []string
+	return func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, noFiles
 		}
+		return completeSeveralPods(f)(c, args, typed)
+	}
+}
+
+// completeSeveralPods offers the pods that have not been named yet.
+func completeSeveralPods(f *clientFlags) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		var names []string
 		for _, p := range f.runningPods(c) {
-			if p.Namespace == f.namespace {
+			if p.Namespace == f.namespace && !slices.Contains(args, p.Name) {
 				names = append(names, p.Name)
 			}
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -28,15 +29,14 @@ func newGetCommand(f *clientFlags) *cobra.Command {
 	o := &getOptions{clientFlags: f}
 	get := parent("get", "Show pods, or the problems of the manifest directory")
 	pods := &cobra.Command{
-		Use:     "pods [NAME]",
+		Use:     "pods [NAME...]",
 		Aliases: []string{"pod", "po"},
 		Short:   "Show the pods of this machine",
 		Example: "  nodeagent get pods -A -o wide\n  nodeagent get pods web -o jsonpath='{.status.podIP}'",
-		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.pods(c, args)
 		},
-		ValidArgsFunction: completePods(f),
+		ValidArgsFunction: completeSeveralPods(f),
 	}
 	o.podFlags(pods)
 	pods.Flags().BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "pods of every namespace")
@@ -70,17 +70,13 @@ func (o *getOptions) pods(c *cobra.Command, args []string) error {
 	if err != nil {
 		return fmt.Errorf("selector %q: %w", o.selector, err)
 	}
-	cl := newClient(o.socket)
-	if len(args) == 1 && !o.watch {
-		pod, err := cl.pod(ctx, o.namespace, args[0])
-		if err != nil {
-			return err
-		}
-		return o.print(out, []corev1.Pod{*pod}, pod)
+	if o.selector != "" && len(args) > 0 {
+		return errors.New("name pods, or select some with -l")
 	}
+	cl := newClient(o.socket)
 	wanted := func(p *corev1.Pod) bool {
 		return (o.allNamespaces || p.Namespace == o.namespace) && selector.Matches(labels.Set(p.Labels)) &&
-			(len(args) == 0 || p.Name == args[0])
+			(len(args) == 0 || slices.ContainsFunc(args, func(name string) bool { return p.Name == name || hasShortName(p, name) }))
 	}
 	if o.watch {
 		return o.watchPods(ctx, cl, out, wanted)
@@ -89,8 +85,10 @@ func (o *getOptions) pods(c *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(args) > 0 {
+		return o.named(out, pods, args)
+	}
 	pods = slices.DeleteFunc(pods, func(p corev1.Pod) bool { return !wanted(&p) })
-	list := &corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "List"}, Items: pods}
 	if len(pods) == 0 && (o.output == "" || o.output == "wide") {
 		if o.allNamespaces {
 			fmt.Fprintln(c.ErrOrStderr(), "No pods found.")
@@ -99,7 +97,34 @@ func (o *getOptions) pods(c *cobra.Command, args []string) error {
 		}
 		return nil
 	}
-	return o.print(out, pods, list)
+	return o.print(out, pods, listOf(pods))
+}
+
+func listOf(pods []corev1.Pod) *corev1.PodList {
+	return &corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "List"}, Items: pods}
+}
+
+// named prints the pods of these names in their order, and what is wrong with
+// the others' afterwards.
+func (o *getOptions) named(out io.Writer, pods []corev1.Pod, names []string) error {
+	var found []corev1.Pod
+	var errs []error
+	for _, name := range names {
+		pod, err := podNamed(pods, o.namespace, name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		found = append(found, *pod)
+	}
+	if len(found) > 0 {
+		var object any = listOf(found)
+		if len(names) == 1 {
+			object = &found[0]
+		}
+		errs = append(errs, o.print(out, found, object))
+	}
+	return errors.Join(errs...)
 }
 
 func (o *getOptions) watchPods(ctx context.Context, cl *client, out io.Writer, wanted func(*corev1.Pod) bool) error {
