@@ -54,7 +54,8 @@ func (w *worker) startContainer(ctx context.Context, s StartContainer) error {
 }
 
 // lingerFor bounds how long a container that is being started holds up the end
-// of its pod, or of the agent.
+// of its pod, or of the agent. A process that containerd is creating by then is
+// the runtime's to finish.
 const lingerFor = 10 * time.Second
 
 // runContainer waits for its turn and then starts the container, come what may:
