@@ -144,6 +144,21 @@ func TestPass(t *testing.T) {
 	}
 }
 
+func TestAPodThatComesMeanwhileKeepsItsImage(t *testing.T) {
+	now := time.Now()
+	s := base(now)
+	c := s.collector(t, Policy{High: policy, Low: 80})
+	remove := c.Remove
+	c.Remove = func(ctx context.Context, name string) error {
+		s.wanted = []string{"recent"} // the next in line
+		return remove(ctx, name)
+	}
+	_ = c.pass(t.Context(), now)
+	if diff := cmp.Diff([]string{"recent", "used"}, s.left()); diff != "" {
+		t.Errorf("who wants an image is asked before each one goes (-want +got):\n%s", diff)
+	}
+}
+
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := base(time.Now())
@@ -196,5 +211,9 @@ func TestMaximumAge(t *testing.T) {
 	_ = c.pass(t.Context(), now.Add(6*time.Hour))
 	if diff := cmp.Diff([]string{"used"}, s.left()); diff != "" {
 		t.Errorf("its time comes too (-want +got):\n%s", diff)
+	}
+	_ = c.pass(t.Context(), now.Add(7*time.Hour))
+	if _, known := c.last["recent"]; known {
+		t.Error("images that are gone are not remembered for ever")
 	}
 }

@@ -192,6 +192,23 @@ func TestAHookDoesNotOutliveItsContainer(t *testing.T) {
 	})
 }
 
+func TestAHookOfADeadContainerHoldsUpNoRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		pod := basePod()
+		pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 3600}}}
+		a.want(pod)
+		n.Exit(a.container("main").ID, 1)
+		time.Sleep(11 * time.Second) // the delay after the first crash is 10 s
+		synctest.Wait()
+		if c := a.container("main"); c.Attempt != 1 || c.State != cri.Running {
+			t.Errorf("the next attempt does not wait for the hook of the last: %+v", c)
+		}
+	})
+}
+
 func TestHooksAndAgentRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, dir := newNode(), t.TempDir()

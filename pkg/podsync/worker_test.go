@@ -2,7 +2,9 @@ package podsync
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 )
@@ -35,6 +38,54 @@ func TestEvictionIsFinal(t *testing.T) {
 		}
 		if slices.Contains(n.log(), "start main 1") {
 			t.Error("and is not started again")
+		}
+	})
+}
+
+// turns counts how much of a kind goes on at once.
+type turns struct {
+	mu        sync.Mutex // guards all below
+	now, most map[string]int
+}
+
+// take is a slow step of the runtime.
+func (c *turns) take(verb string, _ ...any) error {
+	c.add(verb, 1)
+	time.Sleep(time.Second)
+	c.add(verb, -1)
+	return nil
+}
+
+func (c *turns) add(verb string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now[verb] += n
+	c.most[verb] = max(c.most[verb], c.now[verb])
+}
+
+func TestWhatIsSlowTakesTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &turns{now: map[string]int{}, most: map[string]int{}}
+		n := newNode()
+		n.Before = c.take
+		a := n.run(t, t.TempDir())
+		defer a.end()
+		var pods []*corev1.Pod
+		for i := range 5 * cap(a.pool.cfg.stops) {
+			pod := basePod()
+			pod.Name = fmt.Sprintf("p%d", i)
+			pod.UID = types.UID(pod.Name)
+			pods = append(pods, pod)
+		}
+		a.want(pods...)
+		time.Sleep(time.Minute)
+		a.want()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, verb := range []string{"sandbox", "start", "stop-sandbox"} {
+			if c.most[verb] != cap(a.pool.cfg.stops) {
+				t.Errorf("%s: as many at once as there are turns, not %d", verb, c.most[verb])
+			}
 		}
 	})
 }

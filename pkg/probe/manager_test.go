@@ -322,6 +322,17 @@ func TestSyncBeforeRun(t *testing.T) {
 	})
 }
 
+func TestEndingBeforeRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.Sync(pod(probe(Liveness), probe(Readiness)), "main", "c1", time.Now())
+		b.Ending("uid")
+		b.run()
+		defer b.end()
+		b.check("an agent that comes back to an ending pod asks for readiness only", "readiness@0", b.until(5*time.Second))
+	})
+}
+
 // TestAgentRestart is about containers that an earlier agent knew.
 func TestAgentRestart(t *testing.T) {
 	cases := map[string]struct {
