@@ -20,6 +20,8 @@ import (
 const (
 	// execDrain bounds the wait for the output of an exec whose children keep it open.
 	execDrain = 2 * time.Second
+	// execForget bounds the shim's own wait for those children, which is 10 s.
+	execForget = 30 * time.Second
 	// maxProbeOutput is how much of a command's output is kept, in bytes.
 	maxProbeOutput = 10 << 10
 )
@@ -82,14 +84,26 @@ func (r *Runtime) Exec(ctx context.Context, id string, o ExecOptions) (int, erro
 	if err != nil {
 		return 0, notRunning(fmt.Errorf("exec in container %s: %w", id, err))
 	}
-	defer func() {
-		ctx, cancel := detached(ctx)
+	defer r.endExec(ctx, id, execProcess)
+	return r.runExec(ctx, execProcess, &o, input)
+}
+
+// endExec kills what may be left of a command and has the shim forget it, which
+// nobody waits for: a child that holds the streams makes the shim wait for it.
+func (r *Runtime) endExec(ctx context.Context, id string, process containerd.Process) {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if err := containerd.WithProcessKill(ctx, process); err != nil && !errdefs.IsNotFound(err) {
+		r.cfg.Log.Debug("end exec", "container", id, "err", err)
+	}
+	process.IO().Cancel() // nothing more reaches the client
+	r.spawn(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, execForget)
 		defer cancel()
-		if _, err := execProcess.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+		if _, err := process.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
 			r.cfg.Log.Debug("delete exec", "container", id, "err", err)
 		}
-	}()
-	return r.runExec(ctx, execProcess, &o, input)
+	})
 }
 
 // endReader tells when its reader has ended.
@@ -161,11 +175,10 @@ func (r *Runtime) runExec(ctx context.Context, process containerd.Process, o *Ex
 			return 0, err
 		}
 		drained := make(chan struct{})
-		go func() { process.IO().Wait(); close(drained) }() // ends at the latest when Delete closes the streams
+		go func() { process.IO().Wait(); close(drained) }() // ends at the latest when endExec closes the streams
 		select {
 		case <-drained:
 		case <-time.After(execDrain):
-			process.IO().Cancel()
 		}
 		return int(code), nil
 	case <-ctx.Done():

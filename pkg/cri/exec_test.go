@@ -1,13 +1,88 @@
 package cri
 
 import (
+	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
 )
+
+// heldProcess is a command that has ended while a child of it holds its streams.
+type heldProcess struct {
+	containerd.Process
+	io      cio.IO
+	deleted chan error
+}
+
+func (p *heldProcess) Pid() uint32 { return 1 }
+func (p *heldProcess) IO() cio.IO  { return p.io }
+
+func (p *heldProcess) Wait(context.Context) (<-chan containerd.ExitStatus, error) {
+	exit := make(chan containerd.ExitStatus, 1)
+	exit <- *containerd.NewExitStatus(0, time.Time{}, nil)
+	return exit, nil
+}
+
+func (p *heldProcess) Kill(context.Context, syscall.Signal, ...containerd.KillOpts) error { return nil }
+
+func (p *heldProcess) Delete(ctx context.Context, _ ...containerd.ProcessDeleteOpts) (*containerd.ExitStatus, error) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second): // as the shim does
+	}
+	p.deleted <- ctx.Err()
+	return nil, ctx.Err()
+}
+
+func TestEndExec(t *testing.T) {
+	cases := map[string]struct {
+		reason string
+		ends   bool // the agent
+		want   error
+	}{
+		"Deleted":   {reason: "the shim is given the time it takes"},
+		"AgentEnds": {reason: "the agent's end does not wait for it", ends: true, want: context.Canceled},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &Runtime{cfg: Config{Log: slog.New(slog.DiscardHandler)}}
+				r.life, r.end = context.WithCancel(t.Context())
+				defer r.end()
+				streams, err := cio.Load(&cio.FIFOSet{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p := &heldProcess{io: streams, deleted: make(chan error, 1)}
+				begin := time.Now()
+				client, gone := context.WithCancel(t.Context())
+				gone() // the shim forgets whether or not the client still waits
+				r.endExec(client, "c", p)
+				if waited := time.Since(begin); waited > 0 {
+					t.Errorf("the client waits %s for what it has no use for", waited)
+				}
+				if tc.ends {
+					r.end()
+				}
+				if err := <-p.deleted; !errors.Is(err, tc.want) {
+					t.Errorf("%s: got %v, want %v", tc.reason, err, tc.want)
+				}
+				if err := r.work.Wait(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
 
 func TestNotStarted(t *testing.T) {
 	const oci = "OCI runtime exec failed: exec failed: unable to start container process: "
