@@ -2,11 +2,14 @@ package podsync
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeagent/nodeagent/pkg/cri"
 )
 
 // conditions are the pod's conditions in the kubelet's order. Those that the
@@ -19,6 +22,9 @@ func conditions(pod *corev1.Pod, s corev1.PodStatus, h Have, plan Plan, old []co
 		readyCondition(pod, containersReady),
 		containersReady,
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
+	}
+	if mayRestartAll(&pod.Spec) {
+		list = append(list, restartingCondition(pod, s.Phase, h.Pod.Containers))
 	}
 	if e := plan.End; e != nil && e.Reason == "Evicted" {
 		list = append(list, corev1.PodCondition{
@@ -129,6 +135,35 @@ func containersReadyCondition(pod *corev1.Pod, s corev1.PodStatus) corev1.PodCon
 		return c
 	}
 	c.Status = corev1.ConditionTrue
+	return c
+}
+
+// mayRestartAll says whether the exit of a container can restart all of its pod's.
+func mayRestartAll(spec *corev1.PodSpec) bool {
+	return slices.ContainsFunc(slices.Concat(spec.InitContainers, spec.Containers), func(c corev1.Container) bool {
+		return slices.ContainsFunc(c.RestartPolicyRules, func(r corev1.ContainerRestartRule) bool {
+			return r.Action == corev1.ContainerRestartRuleActionRestartAllContainers
+		})
+	})
+}
+
+// restartingCondition is true from such an exit until the first container is
+// started again.
+func restartingCondition(pod *corev1.Pod, phase corev1.PodPhase, attempts []cri.Container) corev1.PodCondition {
+	c := corev1.PodCondition{Type: corev1.AllContainersRestarting, Status: corev1.ConditionFalse}
+	begun := 0
+	for i := range attempts {
+		begun = max(begun, parseOrigin(attempts[i].SpecHash).Round)
+	}
+	switch {
+	case phase == corev1.PodSucceeded:
+		c.Reason = "PodCompleted"
+	case phase == corev1.PodFailed:
+		c.Reason = "PodFailed"
+	case currentRound(pod, attempts) > begun:
+		c.Status, c.Reason = corev1.ConditionTrue, "RestartAllContainersStarted"
+		c.Message = "a container's exit restarts all containers, by its restartPolicyRules"
+	}
 	return c
 }
 

@@ -242,6 +242,68 @@ func describe(s corev1.ContainerState) string {
 	}
 }
 
+func TestAllContainersRestarting(t *testing.T) {
+	type condition struct {
+		Status corev1.ConditionStatus
+		Reason string
+	}
+	cases := map[string]struct {
+		reason string
+		pod    func(*corev1.Pod)
+		have   func(*Have)
+		old    corev1.PodStatus
+		want   *condition
+	}{
+		"NoRule":    {reason: "a pod that cannot restart as a whole says nothing of it", pod: func(p *corev1.Pod) { p.Spec.Containers[0].RestartPolicyRules = nil }, have: func(h *Have) { h.exited("main", 0, 42) }},
+		"Running":   {reason: "one that can says that it does not", have: func(h *Have) { h.running("main", 0) }, want: &condition{Status: corev1.ConditionFalse}},
+		"OtherExit": {reason: "not every exit is the rule's", have: func(h *Have) { h.exited("main", 0, 1) }, want: &condition{Status: corev1.ConditionFalse}},
+		"Exit": {
+			reason: "the exit begins it, while others still run",
+			have: func(h *Have) {
+				h.running("side", 0)
+				h.exited("main", 0, 42)
+			},
+			want: &condition{corev1.ConditionTrue, "RestartAllContainersStarted"},
+		},
+		"StartedAgain": {
+			reason: "the first that starts again ends it",
+			have: func(h *Have) {
+				h.exited("side", 0, 137)
+				h.exited("main", 0, 42)
+				h.running("side", 1).SpecHash = origin{Sandbox: "sb1", Round: 1, Hash: hashOf("side")}.String()
+			},
+			want: &condition{Status: corev1.ConditionFalse},
+		},
+		"Completed": {
+			reason: "a pod that has ended restarts nothing", have: func(h *Have) { h.exited("main", 0, 42) },
+			old: corev1.PodStatus{Phase: corev1.PodSucceeded}, want: &condition{corev1.ConditionFalse, "PodCompleted"},
+		},
+		"Failed": {
+			reason: "however it has ended", have: func(h *Have) { h.exited("main", 0, 42) },
+			old: corev1.PodStatus{Phase: corev1.PodFailed}, want: &condition{corev1.ConditionFalse, "PodFailed"},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := basePod()
+			withContainers(pod, "side")
+			pod.Spec.Containers[0].RestartPolicyRules = rule(corev1.ContainerRestartRuleActionRestartAllContainers, 42)
+			if tc.pod != nil {
+				tc.pod(pod)
+			}
+			h := baseHave(pod)
+			tc.have(h)
+			var got *condition
+			if c := findCondition(statusOfBase(pod, h, nil, tc.old).Conditions, corev1.AllContainersRestarting); c != nil {
+				got = &condition{c.Status, c.Reason}
+			}
+			if d := cmp.Diff(tc.want, got); d != "" {
+				t.Errorf("%s (-want +got):\n%s", tc.reason, d)
+			}
+		})
+	}
+}
+
 func TestTransitionTimes(t *testing.T) {
 	pod := basePod()
 	h := baseHave(pod)
