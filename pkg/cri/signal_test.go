@@ -1,7 +1,6 @@
 package cri
 
 import (
-	"maps"
 	"os"
 	"os/exec"
 	"strings"
@@ -42,7 +41,7 @@ func TestStopSignal(t *testing.T) {
 			}
 		})
 	}
-	for sig := range maps.Values(signal.SignalMap) {
+	for _, sig := range signal.SignalMap {
 		if got := parseSignal(signalName(sig)); got != sig {
 			t.Errorf("signal %d is named %s, which is signal %d", sig, signalName(sig), got)
 		}
