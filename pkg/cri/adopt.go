@@ -51,6 +51,9 @@ func (r *Runtime) adopt(ctx context.Context) error {
 			return err
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.adopted = true
 	return nil
 }
 
@@ -80,6 +83,7 @@ func (r *Runtime) adoptSandboxes(broken *strays) error {
 		}
 		r.setSandbox(p, &record.Sandbox)
 		if record.PIDInit != 0 {
+			p.init = true // nobody else knows p yet
 			r.spawn(func(ctx context.Context) { r.watchInit(ctx, uid, record.ID) })
 		} else if record.SharePID {
 			broken.add(p, initID(record.ID), nil)

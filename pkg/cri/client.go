@@ -70,6 +70,8 @@ type Runtime struct {
 
 	mu   sync.Mutex // guards pods and everything below them; never held across I/O
 	pods map[types.UID]*podState
+	// adopted says that pods holds all there is.
+	adopted bool
 }
 
 // New connects to containerd and takes over what is there: afterwards Pods is

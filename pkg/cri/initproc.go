@@ -35,7 +35,7 @@ import (
 const initArgs = "/pause"
 
 // startInit starts the init of a shared PID namespace and returns its process ID.
-func (r *Runtime) startInit(ctx context.Context, cfg *SandboxConfig, record *sandboxRecord) error {
+func (r *Runtime) startInit(ctx context.Context, p *podState, cfg *SandboxConfig, record *sandboxRecord) error {
 	rootfs, err := r.initRootfs()
 	if err != nil {
 		return fmt.Errorf("make the init process: %w", err)
@@ -71,6 +71,7 @@ func (r *Runtime) startInit(ctx context.Context, cfg *SandboxConfig, record *san
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout) // as for other containers
 	defer cancel()
+	defer r.startShim(p)()
 	resp, err := r.client.TaskService().Create(ctx, &tasksapi.CreateTaskRequest{
 		ContainerID: id, Options: options,
 		Rootfs: []*apitypes.Mount{{Type: "bind", Source: rootfs, Options: []string{"rbind", "ro"}}},
@@ -78,6 +79,9 @@ func (r *Runtime) startInit(ctx context.Context, cfg *SandboxConfig, record *san
 	if err != nil {
 		return fmt.Errorf("make the init process: %w", errgrpc.ToNative(err))
 	}
+	r.mu.Lock()
+	p.init = true
+	r.mu.Unlock()
 	if _, err := r.client.TaskService().Start(ctx, &tasksapi.StartRequest{ContainerID: id}); err != nil {
 		return fmt.Errorf("start the init process: %w", errgrpc.ToNative(err))
 	}
@@ -123,7 +127,7 @@ func (r *Runtime) watchInit(ctx context.Context, uid types.UID, id string) {
 }
 
 // stopInit ends a sandbox's init; one that is not there is success.
-func (r *Runtime) stopInit(ctx context.Context, sandboxID string) error {
+func (r *Runtime) stopInit(ctx context.Context, p *podState, sandboxID string) error {
 	id := initID(sandboxID)
 	if err := r.signal(ctx, id, 9, true); err != nil {
 		return err
@@ -132,9 +136,17 @@ func (r *Runtime) stopInit(ctx context.Context, sandboxID string) error {
 	if err := ignoreNotFound(errgrpc.ToNative(err)); err != nil {
 		return fmt.Errorf("wait for the init process to end: %w", err)
 	}
+	p.shim.Lock()
+	defer p.shim.Unlock()
 	_, err = r.client.TaskService().Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
 	if err := ignoreNotFound(errgrpc.ToNative(err)); err != nil {
 		return fmt.Errorf("delete the init process: %w", err)
+	}
+	r.mu.Lock()
+	p.init = false
+	r.mu.Unlock()
+	if err := r.tidyShim(p); err != nil {
+		return err
 	}
 	return ignoreNotFound(r.client.ContainerService().Delete(ctx, id))
 }

@@ -63,7 +63,7 @@ func (r *Runtime) StartSandbox(ctx context.Context, cfg SandboxConfig) (Sandbox,
 		return Sandbox{}, err
 	}
 	var back undo
-	if err := r.buildSandbox(ctx, &cfg, record, &back); err != nil {
+	if err := r.buildSandbox(ctx, p, &cfg, record, &back); err != nil {
 		record.Error = err.Error()
 		return Sandbox{}, errors.Join(fmt.Errorf("start sandbox of pod %s/%s: %w", p.namespace, p.name, err), back.run(ctx))
 	}
@@ -71,7 +71,7 @@ func (r *Runtime) StartSandbox(ctx context.Context, cfg SandboxConfig) (Sandbox,
 	return record.Sandbox, nil
 }
 
-func (r *Runtime) buildSandbox(ctx context.Context, cfg *SandboxConfig, record *sandboxRecord, back *undo) error {
+func (r *Runtime) buildSandbox(ctx context.Context, p *podState, cfg *SandboxConfig, record *sandboxRecord, back *undo) error {
 	dir := r.sandboxDir(cfg.Pod.UID)
 	if err := os.MkdirAll(filepath.Join(dir, "ns"), 0o711); err != nil {
 		return err
@@ -106,8 +106,8 @@ func (r *Runtime) buildSandbox(ctx context.Context, cfg *SandboxConfig, record *
 		return err
 	}
 	if ptr.Deref(cfg.Pod.Spec.ShareProcessNamespace, false) {
-		back.add(func(ctx context.Context) error { return r.stopInit(ctx, record.ID) })
-		if err := r.startInit(ctx, cfg, record); err != nil {
+		back.add(func(ctx context.Context) error { return r.stopInit(ctx, p, record.ID) })
+		if err := r.startInit(ctx, p, cfg, record); err != nil {
 			return err
 		}
 		r.spawn(func(ctx context.Context) { r.watchInit(ctx, record.UID, record.ID) })
@@ -280,7 +280,7 @@ func (r *Runtime) stopSandbox(ctx context.Context, p *podState) error {
 		}
 	}
 	if record.PIDInit != 0 || record.SharePID {
-		if err := r.stopInit(ctx, record.ID); err != nil {
+		if err := r.stopInit(ctx, p, record.ID); err != nil {
 			return fmt.Errorf("sandbox of pod %s/%s: %w", p.namespace, p.name, err)
 		}
 	}
@@ -319,6 +319,9 @@ func (r *Runtime) RemoveSandbox(ctx context.Context, uid types.UID) error {
 	for _, id := range ids {
 		errs = append(errs, r.RemoveContainer(ctx, id, true))
 	}
+	p.shim.Lock()
+	errs = append(errs, r.tidyShim(p)) // the last agent may have been killed before it did
+	p.shim.Unlock()
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

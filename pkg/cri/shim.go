@@ -2,8 +2,10 @@ package cri
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,9 +24,7 @@ import (
 func (r *Runtime) keepShim(p *podState) (there bool, release func()) {
 	p.shim.RLock()
 	r.mu.Lock()
-	for _, c := range p.containers {
-		there = there || c.task
-	}
+	there = p.hasTask()
 	r.mu.Unlock()
 	if !there {
 		p.shim.RUnlock()
@@ -60,7 +60,43 @@ func (r *Runtime) deleteTask(ctx context.Context, p *podState, c *containerState
 	r.mu.Lock()
 	c.task = false
 	r.mu.Unlock()
-	return nil
+	return r.tidyShim(p)
+}
+
+// hasTask says whether containerd has a task of the pod, and so a shim. The
+// caller holds Runtime.mu.
+func (p *podState) hasTask() bool {
+	there := p.init
+	for _, c := range p.containers {
+		there = there || c.task
+	}
+	return there
+}
+
+// tidyShim removes the socket of a shim that ends. The shim itself removes only
+// one of its first container's name, and answers on this one for as long as it
+// takes to end. The caller holds p.shim for writing.
+func (r *Runtime) tidyShim(p *podState) error {
+	r.mu.Lock()
+	there := p.hasTask() || !r.adopted
+	r.mu.Unlock()
+	if there {
+		return nil
+	}
+	var errs []error
+	for _, path := range shimSockets(r.cfg.Address, r.cfg.Namespace, string(p.uid)) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove the socket of the shim of pod %s: %w", p.uid, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// shimSockets are where the socket of a group's shim may be: in containerd's
+// default place, and in that of the embedded one. The name is its alone.
+func shimSockets(address, namespace, group string) []string {
+	name := fmt.Sprintf("%x", sha256.Sum256([]byte(filepath.Join(address, namespace, group))))
+	return []string{filepath.Join("/run/containerd/s", name), filepath.Join(filepath.Dir(address), "s", name)}
 }
 
 // askDelete asks until the task is known to be gone: a shim that ends with its
@@ -126,11 +162,7 @@ func (r *Runtime) endStrayShims(found *strays) error {
 	suspects := map[string]bool{}
 	r.mu.Lock()
 	for id, p := range found.pods {
-		busy := p.sandbox != nil && p.sandbox.PIDInit != 0
-		for _, c := range p.containers {
-			busy = busy || c.task
-		}
-		suspects[id] = !busy
+		suspects[id] = !p.hasTask()
 	}
 	r.mu.Unlock()
 	if len(suspects) == 0 {

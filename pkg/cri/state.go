@@ -17,6 +17,8 @@ type podState struct {
 	sandbox         *Sandbox
 	hostID          uint32                     // of the sandbox that is being made
 	containers      map[string]*containerState // by ID
+	// init says that containerd has a task of the pod's init process.
+	init bool
 	// oomKills are the kills in the pod's cgroup that are accounted for.
 	oomKills int
 

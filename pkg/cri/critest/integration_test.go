@@ -5,6 +5,7 @@ package critest_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,6 +52,7 @@ func TestContainerd(t *testing.T) {
 	n := 0
 	critest.Test(t, func(t *testing.T, wake func(types.UID)) critest.Machine {
 		n++
+		namespace := n
 		at := filepath.Join(dir, fmt.Sprint(n))
 		runtime, err := cri.New(t.Context(), cri.Config{
 			Address: containerd.Address(), Namespace: fmt.Sprintf("critest%d", n), Snapshotter: "overlayfs", Wake: wake,
@@ -67,6 +69,13 @@ func TestContainerd(t *testing.T) {
 			cancel()
 			if err := <-ended; err != nil {
 				t.Error(err)
+			}
+			// Shims that are grouped by a name leave their socket behind.
+			name := fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s/critest%d/uid-web", containerd.Address(), namespace)))
+			for _, dir := range []string{"/run/containerd/s", filepath.Join(filepath.Dir(containerd.Address()), "s")} {
+				if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("want the socket of the pod's shim removed from %s, got %v", dir, err)
+				}
 			}
 		})
 		images := cri.NewImages(runtime.Client(), cri.ImagesConfig{Snapshotter: "overlayfs", Log: log})

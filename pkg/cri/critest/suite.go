@@ -47,6 +47,7 @@ func Test(t *testing.T, boot func(t *testing.T, wake func(types.UID)) Machine) {
 		"WhoRunsIsTold":               (*bench).whoRunsIsTold,
 		"ExitIsToldAndKept":           (*bench).exitIsToldAndKept,
 		"RestartsAtOnce":              (*bench).restartsAtOnce,
+		"SandboxAgainAtOnce":          (*bench).sandboxAgainAtOnce,
 		"StopContainerEndsIt":         (*bench).stopContainerEndsIt,
 		"NextAttemptStartsAtOnce":     (*bench).nextAttemptStartsAtOnce,
 		"RemoveContainerKillsIt":      (*bench).removeContainerKillsIt,
@@ -199,6 +200,19 @@ func (b *bench) whoRunsIsTold() {
 	c := b.start("main", 0, "sleep", "1000")
 	if c.User == nil || c.User.UID != 0 || c.User.GID != 0 || c.StopSignal != "SIGTERM" {
 		b.Errorf("want root, ended by SIGTERM, got %+v and %q", c.User, c.StopSignal)
+	}
+}
+
+// sandboxAgainAtOnce makes the next sandbox, with an init process, while the
+// last container of the one before is being cleaned up.
+func (b *bench) sandboxAgainAtOnce() {
+	share := true
+	b.pod.Spec.ShareProcessNamespace = &share
+	for attempt := range 20 {
+		b.sandbox()
+		c := b.start("main", attempt, "true")
+		b.await(c.ID)
+		b.must(b.StopSandbox(b.Context(), b.pod.UID))
 	}
 }
 
