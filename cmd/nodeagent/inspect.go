@@ -19,6 +19,7 @@ type inspectView struct {
 	UID        string              `json:"uid"`
 	QOSClass   string              `json:"qosClass"`
 	Cgroup     string              `json:"cgroup"`
+	Network    string              `json:"network"`
 	Containers []inspectContainer  `json:"containers"`
 	Namespaces []inspect.Namespace `json:"namespaces"`
 	// Cgroups are those that the pod lies in and that lie in it, outermost first.
@@ -88,6 +89,7 @@ func printInspect(out io.Writer, v *inspectView) error {
 	p.field("UID", v.UID)
 	p.field("QoS Class", v.QOSClass)
 	p.field("Cgroup", v.Cgroup)
+	p.field("Network", v.Network)
 	for _, c := range v.Containers {
 		p.line("")
 		p.line("Container %s (%s)", c.Name, c.ID)

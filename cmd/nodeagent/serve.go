@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -277,5 +278,22 @@ func (a *agent) inspect(ctx context.Context, namespace, name string) (any, error
 		return nil, err
 	}
 	view.Cgroups = tree.around(view.Cgroup)
+	view.Network = a.networkOf(ctx, observed.Sandbox)
 	return view, nil
+}
+
+// networkOf tells the addresses of a sandbox, and what its network's plugins find
+// wrong with it.
+func (a *agent) networkOf(ctx context.Context, s *cri.Sandbox) string {
+	switch {
+	case s == nil:
+		return "none"
+	case s.HostNetwork:
+		return "the machine's"
+	}
+	addresses := strings.Join(s.IPs, ", ")
+	if err := a.network.Check(ctx, s.ID, s.NetNS); err != nil {
+		return fmt.Sprintf("%s, broken: %v", addresses, err)
+	}
+	return addresses + ", checked"
 }

@@ -35,7 +35,9 @@ type daemon struct {
 // openDaemon returns the process pid, or nil if there is none.
 func openDaemon(pid int) (*daemon, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if err == unix.ESRCH {
+	// While a process is being reaped its number is there and nobody has it: to
+	// newer kernels that is EINVAL.
+	if err == unix.ESRCH || err == unix.EINVAL && pid > 0 {
 		return nil, nil
 	}
 	if err != nil {

@@ -78,16 +78,31 @@ func (c *security) apply(s *specs.Spec) error {
 	return nil
 }
 
-// applyPrivileged gives what this machine really has: the capabilities that the
-// agent itself may pass on, and every device.
+// applyPrivileged gives what this machine really has: the capabilities that any
+// process here can have, and every device.
 func (c *security) applyPrivileged(s *specs.Spec) error {
-	caps, err := cap.Current()
+	caps, err := boundingSet()
 	if err != nil {
-		return fmt.Errorf("read this process's capabilities: %w", err)
+		return err
 	}
 	setCapabilities(s, caps)
 	s.Root.Readonly = ptr.Deref(c.ReadOnlyRootFilesystem, false)
 	return hostDevices(s)
+}
+
+// boundingSet is what a process of this machine can have at the most.
+func boundingSet() ([]string, error) {
+	f, err := os.Open("/proc/self/status")
+	if err != nil {
+		return nil, fmt.Errorf("read this process's capabilities: %w", err)
+	}
+	defer f.Close()
+	sets, err := cap.ParseProcPIDStatus(f)
+	if err != nil {
+		return nil, fmt.Errorf("read this process's capabilities: %w", err)
+	}
+	names, _ := cap.FromBitmap(sets[cap.Bounding])
+	return names, nil
 }
 
 // setCapabilities leaves inheritable and ambient empty on purpose.
@@ -101,9 +116,9 @@ func capabilities(c *corev1.Capabilities) ([]string, error) {
 	if c == nil {
 		return caps, nil
 	}
-	current, err := cap.Current()
+	current, err := boundingSet()
 	if err != nil {
-		return nil, fmt.Errorf("read this process's capabilities: %w", err)
+		return nil, err
 	}
 	if slices.Contains(c.Add, "ALL") {
 		caps = slices.Clone(current)
@@ -160,7 +175,7 @@ func (c *security) confine(s *specs.Spec) error {
 func (c *security) confineAppArmor(s *specs.Spec) error {
 	p := c.AppArmorProfile
 	if p == nil || p.Type != corev1.AppArmorProfileTypeLocalhost {
-		return nil // RuntimeDefault is "where the host has it"; see DECISIONS.md
+		return nil // no profile is loaded for RuntimeDefault; see DECISIONS.md
 	}
 	name := ptr.Deref(p.LocalhostProfile, "")
 	loaded, err := os.ReadFile("/sys/kernel/security/apparmor/profiles")

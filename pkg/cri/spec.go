@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 )
@@ -36,6 +37,7 @@ func (r *Runtime) spec(ctx context.Context, sandbox *Sandbox, cfg *ContainerConf
 			Args:     args,
 			Env:      environment(cfg, sandbox.Hostname),
 			Cwd:      workingDir(cfg),
+			Rlimits:  openFiles(),
 			// The zero value would be written as 0; the pod's class decides.
 			OOMScoreAdj: new(cfg.OOMScoreAdj),
 		},
@@ -58,6 +60,18 @@ func (r *Runtime) spec(ctx context.Context, sandbox *Sandbox, cfg *ContainerConf
 		return nil, err
 	}
 	return s, security.confine(s) // last: the profile depends on the capabilities
+}
+
+// openFiles limits open files as systemd does for services: few at first, since
+// old programs look at each that there could be, and many for who asks. Without
+// it a container would have the limit that containerd happens to have.
+func openFiles() []specs.POSIXRlimit {
+	const soft, hard = 1024, 512 << 10
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil || own.Max > hard {
+		own.Max = hard
+	}
+	return []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: min(soft, own.Max), Hard: own.Max}}
 }
 
 // processArgs combines the pod's command and args with the image's.

@@ -47,6 +47,12 @@ func TestSpec(t *testing.T) {
 			"the image says what runs", func(*ContainerConfig) {},
 			func(s *specs.Spec) any { return s.Process.Args }, []string{"/bin/app", "serve"},
 		},
+		"OpenFiles": {
+			"a container's limit does not depend on how containerd was started", func(*ContainerConfig) {},
+			func(s *specs.Spec) any {
+				return len(s.Process.Rlimits) == 1 && s.Process.Rlimits[0].Type == "RLIMIT_NOFILE" && s.Process.Rlimits[0].Soft > 0
+			}, true,
+		},
 		"ArgsOnly": {
 			"args replace the image's command and not its entry point", func(c *ContainerConfig) { c.Args = []string{"help"} },
 			func(s *specs.Spec) any { return s.Process.Args }, []string{"/bin/app", "help"},

@@ -127,8 +127,17 @@ func TestTwoPodsAreApart(t *testing.T) {
 			t.Errorf("both pods live in %s", x)
 		}
 	}
-	if got := m.run("exec", "a", "--", "hostname"); got != "a-node\n" {
-		t.Errorf("hostname is %q", got)
+	for _, pod := range []string{"a", "b"} {
+		if got := m.run("exec", pod, "--", "hostname"); got != pod+"-node\n" {
+			t.Errorf("hostname of %s is %q", pod, got)
+		}
+	}
+	if got := m.run("inspect", "a"); !strings.Contains(got, a.Status.PodIP+", checked\n") {
+		t.Errorf("inspect finds a sound network so:\n%s", got)
+	}
+	m.must("nsenter", "--net="+m.dir+"/run/sandboxes/"+string(a.UID)+"/ns/net", "ip", "address", "flush", "dev", "eth0")
+	if got := m.run("inspect", "a"); !strings.Contains(got, a.Status.PodIP+", broken: ") {
+		t.Errorf("inspect does not see that the pod has lost its address:\n%s", got)
 	}
 }
 
