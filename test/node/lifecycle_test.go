@@ -31,7 +31,7 @@ spec:
     image: demo/busybox:1
     restartPolicy: Always
     command: [sh, -c, "echo side up >> /notes/order; trap 'echo side down >> /notes/order; exit' TERM; while :; do sleep 0.1; done"]
-    startupProbe: {exec: {command: [grep, -q, side, /notes/order]}, periodSeconds: 1}
+    startupProbe: {exec: {command: [grep, -q, side, /notes/order]}, periodSeconds: 1, timeoutSeconds: 60}
     volumeMounts: [{name: notes, mountPath: /notes}]
   - name: second
     image: demo/busybox:1
