@@ -14,6 +14,7 @@ RUN_FLAGS := --runtime=embedded --static-pod-path=manifests/static \
 # Integration tests that also run where systemd is init. In the virtual machine,
 # which is emulated, a pod takes seconds to start: of test/node it runs what
 # depends on the init and the cgroups' version, the container runs all of it.
+# What needs a registry (tag registry) runs on this machine alone.
 MACHINE_PACKAGES := pkg/qos test/node test/systemd
 VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd
 INTEGRATION_PACKAGES := ./pkg/... ./test/node/... ./test/readme/...
@@ -51,7 +52,7 @@ test-unit: bin/testreport ## unit tests, with the race detector
 
 test-integration: bin/testreport tools build image ## real containerd, cgroups and CNI on this machine
 	@hack/install.sh iptables nftables iproute2 util-linux docker-registry
-	@bin/testreport run integration -- go test -json -tags integration -count=1 -p 1 -timeout 20m $(INTEGRATION_PACKAGES)
+	@bin/testreport run integration -- go test -json -tags integration,registry -count=1 -p 1 -timeout 20m $(INTEGRATION_PACKAGES)
 
 test-container: bin/testreport tools build image ## the same in a container whose init is systemd, on this kernel's cgroups
 	@bin/testreport run container -- hack/machine-tests.sh test/systemd-container/run.sh $(MACHINE_PACKAGES)

@@ -48,11 +48,11 @@ func must(t *testing.T, m *cri.Images, req cri.ImageRequest) cri.Image {
 }
 
 func pullTagAndDigest(t *testing.T, s *site) {
-	g := s.gateway(t)
-	built := s.push(t, "demo/tag:1", nil)
-	byDigest := g.host + "/demo/tag@" + built.Manifest.Digest.String()
+	g := s.registry.Gateway(t, nil)
+	built := s.push(t, "demo/tag:1")
+	byDigest := g.Host + "/demo/tag@" + built.Manifest.Digest.String()
 	m, _ := s.images(t, nil)
-	tagged := must(t, m, cri.ImageRequest{Ref: g.host + "/demo/tag:1", Policy: corev1.PullIfNotPresent})
+	tagged := must(t, m, cri.ImageRequest{Ref: g.Host + "/demo/tag:1", Policy: corev1.PullIfNotPresent})
 	if want := []string{byDigest}; len(tagged.RepoDigests) != 1 || tagged.RepoDigests[0] != want[0] {
 		t.Errorf("digests of an image pulled by tag: got %v, want %v", tagged.RepoDigests, want)
 	}
@@ -67,20 +67,20 @@ func pullTagAndDigest(t *testing.T, s *site) {
 }
 
 func pullPolicies(t *testing.T, s *site) {
-	g := s.gateway(t)
-	s.push(t, "demo/policy:1", nil)
+	g := s.registry.Gateway(t, nil)
+	s.push(t, "demo/policy:1")
 	m, _ := s.images(t, nil)
 	request := func(p corev1.PullPolicy) cri.ImageRequest {
-		return cri.ImageRequest{Ref: g.host + "/demo/policy:1", Policy: p}
+		return cri.ImageRequest{Ref: g.Host + "/demo/policy:1", Policy: p}
 	}
 	if _, err := m.EnsureImage(t.Context(), request(corev1.PullNever)); reasonOf(err) != cri.ErrImageNeverPull {
 		t.Errorf("Never, and nothing is there: got %v", err)
 	}
 	first := must(t, m, request(corev1.PullIfNotPresent))
-	s.push(t, "demo/policy:1", nil)
-	asked := len(g.requests)
+	s.push(t, "demo/policy:1")
+	asked := len(g.Requests())
 	for _, p := range []corev1.PullPolicy{corev1.PullIfNotPresent, corev1.PullNever} {
-		if got := must(t, m, request(p)); got.ID != first.ID || len(g.requests) != asked {
+		if got := must(t, m, request(p)); got.ID != first.ID || len(g.Requests()) != asked {
 			t.Errorf("%s, and it is there: the registry was asked", p)
 		}
 	}
@@ -94,11 +94,11 @@ func pullPolicies(t *testing.T, s *site) {
 }
 
 func pullCredentials(t *testing.T, s *site) {
-	g := s.gateway(t)
-	g.user, g.password = "anna", "secret"
-	s.push(t, "demo/private:1", nil)
+	g := s.registry.Gateway(t, nil)
+	g.User, g.Password = "anna", "secret"
+	s.push(t, "demo/private:1")
 	m, _ := s.images(t, nil)
-	req := cri.ImageRequest{Ref: g.host + "/demo/private:1", Policy: corev1.PullIfNotPresent}
+	req := cri.ImageRequest{Ref: g.Host + "/demo/private:1", Policy: corev1.PullIfNotPresent}
 	if _, err := m.EnsureImage(t.Context(), req); reasonOf(err) != cri.ErrImagePull || !strings.Contains(err.Error(), "authorization") {
 		t.Errorf("without credentials: got %v", err)
 	}
@@ -111,18 +111,18 @@ func pullCredentials(t *testing.T, s *site) {
 }
 
 func pullDockerConfig(t *testing.T, s *site) {
-	g := s.gateway(t)
-	g.user, g.password = "anna", "secret"
-	s.push(t, "demo/config:1", nil)
+	g := s.registry.Gateway(t, nil)
+	g.User, g.Password = "anna", "secret"
+	s.push(t, "demo/config:1")
 	file := filepath.Join(t.TempDir(), "config.json")
 	m, _ := s.images(t, func(c *cri.ImagesConfig) { c.DockerConfig = file })
-	req := cri.ImageRequest{Ref: g.host + "/demo/config:1", Policy: corev1.PullIfNotPresent, Credentials: []cri.Credential{{Username: "x", Password: "y"}}}
+	req := cri.ImageRequest{Ref: g.Host + "/demo/config:1", Policy: corev1.PullIfNotPresent, Credentials: []cri.Credential{{Username: "x", Password: "y"}}}
 	write(t, file, "{")
 	if _, err := m.EnsureImage(t.Context(), req); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("a broken file is not named: %v", err)
 	}
 	auth := base64.StdEncoding.EncodeToString([]byte("anna:secret"))
-	write(t, file, fmt.Sprintf(`{"auths": {"http://%s/v1/": {"auth": %q}, "elsewhere": {"auth": "%%"}}}`, g.host, auth))
+	write(t, file, fmt.Sprintf(`{"auths": {"http://%s/v1/": {"auth": %q}, "elsewhere": {"auth": "%%"}}}`, g.Host, auth))
 	must(t, m, req)
 }
 
@@ -134,12 +134,12 @@ func write(t *testing.T, path, text string) {
 }
 
 func pullMirror(t *testing.T, s *site) {
-	s.push(t, "demo/mirror:1", nil)
+	s.push(t, "demo/mirror:1")
 	for name, dir := range map[string]string{"Default": "_default", "Own": "registry.invalid"} {
 		t.Run(name, func(t *testing.T) {
-			g := s.gateway(t)
+			g := s.registry.Gateway(t, nil)
 			general, special := t.TempDir(), t.TempDir()
-			hosts := fmt.Sprintf("[host.\"http://%s\"]\ncapabilities = [\"pull\", \"resolve\"]\n", g.host)
+			hosts := fmt.Sprintf("[host.\"http://%s\"]\ncapabilities = [\"pull\", \"resolve\"]\n", g.Host)
 			write(t, filepath.Join(general, "_default", "hosts.toml"), "[host.\"http://127.0.0.1:1\"]\n")
 			write(t, filepath.Join(special, dir, "hosts.toml"), hosts)
 			dirs := []string{general, special}
@@ -153,7 +153,7 @@ func pullMirror(t *testing.T, s *site) {
 			if image.Name != "registry.invalid/demo/mirror:1" {
 				t.Errorf("the image is called %s", image.Name)
 			}
-			for _, r := range g.requests {
+			for _, r := range g.Requests() {
 				if r.Header.Get("Authorization") != "" {
 					t.Errorf("a mirror was sent the credentials of the registry: %s %s", r.Method, r.URL)
 				}
@@ -163,16 +163,16 @@ func pullMirror(t *testing.T, s *site) {
 }
 
 func pullProgress(t *testing.T, s *site) {
-	g := s.gateway(t)
-	g.open = make(chan struct{})
-	built := s.push(t, "demo/slow:1", nil)
+	g := s.registry.Gateway(t, nil)
+	g.Open = make(chan struct{})
+	built := s.push(t, "demo/slow:1")
 	var size int64
 	for _, b := range built.Blobs {
 		size += int64(len(b))
 	}
 	m, _ := s.images(t, nil)
 	calls, halfway := 0, false
-	must(t, m, cri.ImageRequest{Ref: g.host + "/demo/slow:1", Policy: corev1.PullIfNotPresent, Progress: func(done, total int64) {
+	must(t, m, cri.ImageRequest{Ref: g.Host + "/demo/slow:1", Policy: corev1.PullIfNotPresent, Progress: func(done, total int64) {
 		calls++
 		if calls == 1 && done != 0 {
 			t.Errorf("a pull begins with %d bytes", done)
@@ -182,7 +182,7 @@ func pullProgress(t *testing.T, s *site) {
 			if total != size {
 				t.Errorf("of %d bytes, want %d", total, size)
 			}
-			close(g.open)
+			close(g.Open)
 		}
 	}})
 	if !halfway {
@@ -191,41 +191,41 @@ func pullProgress(t *testing.T, s *site) {
 }
 
 func pullCancelled(t *testing.T, s *site) {
-	g := s.gateway(t)
-	g.open = make(chan struct{})
-	s.push(t, "demo/cancel:1", nil)
+	g := s.registry.Gateway(t, nil)
+	g.Open = make(chan struct{})
+	s.push(t, "demo/cancel:1")
 	m, _ := s.images(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	go func() {
-		_, err := m.EnsureImage(ctx, cri.ImageRequest{Ref: g.host + "/demo/cancel:1", Policy: corev1.PullIfNotPresent})
+		_, err := m.EnsureImage(ctx, cri.ImageRequest{Ref: g.Host + "/demo/cancel:1", Policy: corev1.PullIfNotPresent})
 		result <- err
 	}()
-	<-g.halfway
+	<-g.Halfway
 	cancel()
 	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	<-g.gone
-	close(g.open)
-	must(t, m, cri.ImageRequest{Ref: g.host + "/demo/cancel:1", Policy: corev1.PullIfNotPresent})
+	<-g.Gone
+	close(g.Open)
+	must(t, m, cri.ImageRequest{Ref: g.Host + "/demo/cancel:1", Policy: corev1.PullIfNotPresent})
 }
 
 func pullStalled(t *testing.T, s *site) {
-	g := s.gateway(t)
-	g.open = make(chan struct{})
-	s.push(t, "demo/stall:1", nil)
+	g := s.registry.Gateway(t, nil)
+	g.Open = make(chan struct{})
+	s.push(t, "demo/stall:1")
 	m, _ := s.images(t, func(c *cri.ImagesConfig) { c.StallTimeout = 2 * time.Second })
-	_, err := m.EnsureImage(t.Context(), cri.ImageRequest{Ref: g.host + "/demo/stall:1", Policy: corev1.PullIfNotPresent})
+	_, err := m.EnsureImage(t.Context(), cri.ImageRequest{Ref: g.Host + "/demo/stall:1", Policy: corev1.PullIfNotPresent})
 	if reasonOf(err) != cri.ErrImagePull || !strings.Contains(err.Error(), "no data received for 2s") {
 		t.Errorf("got %v", err)
 	}
 }
 
 func pullShared(t *testing.T, s *site) {
-	g := s.gateway(t)
-	g.open = make(chan struct{})
-	s.push(t, "demo/shared:1", nil)
+	g := s.registry.Gateway(t, nil)
+	g.Open = make(chan struct{})
+	s.push(t, "demo/shared:1")
 	m, _ := s.images(t, nil)
 	type waiter struct {
 		told   chan struct{}
@@ -234,7 +234,7 @@ func pullShared(t *testing.T, s *site) {
 	start := func(ctx context.Context) waiter {
 		w := waiter{told: make(chan struct{}, 1000), result: make(chan error, 1)}
 		go func() {
-			_, err := m.EnsureImage(ctx, cri.ImageRequest{Ref: g.host + "/demo/shared:1", Policy: corev1.PullIfNotPresent, Progress: func(_, total int64) {
+			_, err := m.EnsureImage(ctx, cri.ImageRequest{Ref: g.Host + "/demo/shared:1", Policy: corev1.PullIfNotPresent, Progress: func(_, total int64) {
 				if total > 0 {
 					w.told <- struct{}{}
 				}
@@ -252,24 +252,24 @@ func pullShared(t *testing.T, s *site) {
 	if err := <-first.result; !errors.Is(err, context.Canceled) {
 		t.Errorf("the first, whose pod was deleted: got %v", err)
 	}
-	close(g.open)
+	close(g.Open)
 	if err := <-second.result; err != nil {
 		t.Errorf("the second: %v", err)
 	}
-	if n := g.asked("GET", "/manifests/"); n != 1 {
+	if n := g.Asked("GET", "/manifests/"); n != 1 {
 		t.Errorf("the manifest was fetched %d times", n)
 	}
 }
 
 func pullSerial(t *testing.T, s *site) {
-	g := s.gateway(t)
-	g.open = make(chan struct{})
-	s.push(t, "demo/serial-a:1", nil)
-	s.push(t, "demo/serial-b:1", nil)
+	g := s.registry.Gateway(t, nil)
+	g.Open = make(chan struct{})
+	s.push(t, "demo/serial-a:1")
+	s.push(t, "demo/serial-b:1")
 	m, _ := s.images(t, func(c *cri.ImagesConfig) { c.MaxParallelPulls = 1 })
 	results := make(chan error, 2)
 	pull := func(name string, begun chan struct{}) {
-		_, err := m.EnsureImage(t.Context(), cri.ImageRequest{Ref: g.host + "/demo/" + name + ":1", Policy: corev1.PullIfNotPresent, Progress: func(int64, int64) {
+		_, err := m.EnsureImage(t.Context(), cri.ImageRequest{Ref: g.Host + "/demo/" + name + ":1", Policy: corev1.PullIfNotPresent, Progress: func(int64, int64) {
 			select {
 			case begun <- struct{}{}:
 			default:
@@ -279,15 +279,15 @@ func pullSerial(t *testing.T, s *site) {
 	}
 	begun := make(chan struct{}, 1)
 	go pull("serial-a", nil)
-	<-g.halfway
+	<-g.Halfway
 	go pull("serial-b", begun)
 	<-begun // it waits in the line now
 	select {
-	case path := <-g.halfway:
+	case path := <-g.Halfway:
 		t.Errorf("%s is pulled beside the first", path)
 	case <-time.After(500 * time.Millisecond): // long enough to see it if it were wrong
 	}
-	close(g.open)
+	close(g.Open)
 	for range 2 {
 		if err := <-results; err != nil {
 			t.Error(err)
@@ -296,26 +296,26 @@ func pullSerial(t *testing.T, s *site) {
 }
 
 func pullCorrupt(t *testing.T, s *site) {
-	g := s.gateway(t)
-	g.corrupt = true
-	s.push(t, "demo/corrupt:1", nil)
+	g := s.registry.Gateway(t, nil)
+	g.Corrupt = true
+	s.push(t, "demo/corrupt:1")
 	m, _ := s.images(t, nil)
-	req := cri.ImageRequest{Ref: g.host + "/demo/corrupt:1", Policy: corev1.PullIfNotPresent}
+	req := cri.ImageRequest{Ref: g.Host + "/demo/corrupt:1", Policy: corev1.PullIfNotPresent}
 	if _, err := m.EnsureImage(t.Context(), req); reasonOf(err) != cri.ErrImagePull || !strings.Contains(err.Error(), "digest") {
 		t.Errorf("got %v", err)
 	}
 	if list, err := m.List(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("a broken image is there: %v %v", list, err)
 	}
-	g.corrupt = false
+	g.Corrupt = false
 	must(t, m, req)
 }
 
 func pullBadNames(t *testing.T, s *site) {
-	g := s.gateway(t)
+	g := s.registry.Gateway(t, nil)
 	m, _ := s.images(t, nil)
 	for ref, want := range map[string]string{
-		"docker.io/UPPER": cri.ErrInvalidImageName, "a b": cri.ErrInvalidImageName, g.host + "/demo/none:1": cri.ErrImagePull, "127.0.0.1:1/demo/none:1": cri.ErrImagePull,
+		"docker.io/UPPER": cri.ErrInvalidImageName, "a b": cri.ErrInvalidImageName, g.Host + "/demo/none:1": cri.ErrImagePull, "127.0.0.1:1/demo/none:1": cri.ErrImagePull,
 	} {
 		if _, err := m.EnsureImage(t.Context(), cri.ImageRequest{Ref: ref, Policy: corev1.PullIfNotPresent}); reasonOf(err) != want || !strings.Contains(err.Error(), ref) {
 			t.Errorf("%s: got %v, want %s", ref, err, want)
@@ -324,8 +324,8 @@ func pullBadNames(t *testing.T, s *site) {
 }
 
 func removedBehindOurBack(t *testing.T, s *site) {
-	g := s.gateway(t)
-	s.push(t, "demo/gone:1", nil)
+	g := s.registry.Gateway(t, nil)
+	s.push(t, "demo/gone:1")
 	m, client := s.images(t, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -336,7 +336,7 @@ func removedBehindOurBack(t *testing.T, s *site) {
 			t.Error(err)
 		}
 	}()
-	image := must(t, m, cri.ImageRequest{Ref: g.host + "/demo/gone:1", Policy: corev1.PullIfNotPresent})
+	image := must(t, m, cri.ImageRequest{Ref: g.Host + "/demo/gone:1", Policy: corev1.PullIfNotPresent})
 	if err := client.ImageService().Delete(t.Context(), image.Name, images.SynchronousDelete()); err != nil {
 		t.Fatal(err)
 	}

@@ -3,11 +3,13 @@ package cri
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	dockerconfig "github.com/containerd/containerd/v2/core/remotes/docker/config"
@@ -56,7 +58,12 @@ func (m *Images) fetchWith(ctx context.Context, ref string, c Credential, progre
 	if err != nil {
 		return Image{}, err
 	}
-	pulling, cancel := context.WithCancelCause(ctx)
+	leased, release, err := m.lease(ctx)
+	if err != nil {
+		return Image{}, err
+	}
+	defer release()
+	pulling, cancel := context.WithCancelCause(leased)
 	defer cancel(nil)
 	handler, descriptors := recordDescriptors()
 	watched := make(chan map[string]int64, 1)
@@ -75,6 +82,28 @@ func (m *Images) fetchWith(ctx context.Context, ref string, c Credential, progre
 		return Image{}, err
 	}
 	return m.learn(ctx, record)
+}
+
+// lease holds what a pull receives until its image does. containerd's client ends
+// its own lease with the context of the pull: one that is given up would leave
+// its parts on the disk for a day. Here they go at once.
+func (m *Images) lease(ctx context.Context) (leased context.Context, release func(), err error) {
+	leased, _, err = m.client.WithLease(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a lease: %w", err)
+	}
+	id, _ := leases.FromContext(leased)
+	return leased, func() {
+		var opts []leases.DeleteOpt
+		if ctx.Err() != nil {
+			opts = append(opts, leases.SynchronousDelete)
+		}
+		cleanup, cancel := detached(ctx)
+		defer cancel()
+		if err := m.client.LeasesService().Delete(cleanup, leases.Lease{ID: id}, opts...); ignoreNotFound(err) != nil {
+			m.cfg.Log.Warn("the lease of a pull stays for a day", "err", err)
+		}
+	}, nil
 }
 
 // discard drops what was received whole and is not what was promised. The next

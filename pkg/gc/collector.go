@@ -16,8 +16,13 @@ const (
 	ImageGCFailed       = "ImageGCFailed"
 )
 
-// every is how often a pass is made; the kubelet's pace.
-const every = 5 * time.Minute
+const (
+	// every is how often a pass is made; the kubelet's pace.
+	every = 5 * time.Minute
+	// early is how often to ask whether the first pass can be made: who starts on
+	// a disk that is full must not wait.
+	early = time.Second
+)
 
 // Collector removes images. Its fields are set before Run and not changed.
 type Collector struct {
@@ -39,16 +44,19 @@ type Collector struct {
 	since time.Time
 }
 
-// Run makes passes until ctx ends.
+// Run makes passes until ctx ends, the first as soon as it is known what is wanted.
 func (c *Collector) Run(ctx context.Context) error {
 	if c.Policy.Idle() {
 		return nil
 	}
-	for {
+	for pause := early; ; {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(every):
+		case <-time.After(pause):
+		}
+		if _, known := c.Wanted(); known {
+			pause = every
 		}
 		err := c.pass(ctx, time.Now())
 		if ctx.Err() != nil {

@@ -192,6 +192,33 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// TestRunBegins starts on a disk that is full, before all is known.
+func TestRunBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := base(time.Now())
+		s.synced, s.disk.Available = false, 0
+		c := s.collector(t, Policy{High: policy, Low: policy})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- c.Run(ctx) }()
+		time.Sleep(every)
+		synctest.Wait()
+		if len(s.left()) != 4 {
+			t.Errorf("before it is known what is wanted, left are %v", s.left())
+		}
+		s.change(func() { s.synced = true })
+		time.Sleep(early)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"used"}, s.left()); diff != "" {
+			t.Errorf("as soon as it is known (-want +got):\n%s", diff)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestMaximumAge(t *testing.T) {
 	now := time.Now()
 	s := base(now)

@@ -37,6 +37,7 @@ type machine struct {
 	netns     string
 	manifests string
 	config    string
+	images    string // the image directory, which tests share unless they write to it
 	// cgroupRoot keeps the tests apart from the host's own cgroups where they are
 	// plain directories; a machine with systemd is a test machine as a whole.
 	cgroupRoot string
@@ -62,7 +63,7 @@ func newMachine(t *testing.T, kubelet, extra string) *machine {
 	if err := os.Chmod(dir, 0o711); err != nil { // as the agent's own directories: user namespaces pass through
 		t.Fatal(err)
 	}
-	m := &machine{t: t, dir: dir, repo: repo, netns: filepath.Base(dir), manifests: dir + "/manifests", config: dir + "/config.yaml"}
+	m := &machine{t: t, dir: dir, repo: repo, netns: filepath.Base(dir), manifests: dir + "/manifests", config: dir + "/config.yaml", images: repo + "/.cache/images"}
 	m.bin = os.Getenv("NODEAGENT_BIN")
 	if m.bin == "" {
 		m.bin = repo + "/bin/nodeagent"
@@ -136,13 +137,13 @@ rootDir: %[1]s/root
 stateDir: %[1]s/run
 logDir: %[1]s/log/pods
 containerLogDir: %[1]s/log/containers
-imageDir: %[4]s/.cache/images
+imageDir: %[6]s
 cniBinDirs: [%[4]s/.cache/cni]
 runtimeBinDirs: [%[4]s/.cache/bin]
 cniConfDir: %[1]s/cni
 podCIDR: 10.199.0.0/16
 %[5]s
-`, m.dir, m.cgroupRoot, kubelet, m.repo, extra)
+`, m.dir, m.cgroupRoot, kubelet, m.repo, extra, m.images)
 	if err := os.WriteFile(m.config, []byte(text), 0o644); err != nil {
 		m.t.Fatal(err)
 	}
