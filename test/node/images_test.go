@@ -349,7 +349,7 @@ func (m *machine) pin(name string) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	i.Labels["io.cri-containerd.pinned"] = "pinned"
+	i.Labels = map[string]string{"io.cri-containerd.pinned": "pinned"}
 	if _, err := service.Update(m.t.Context(), i, "labels.io.cri-containerd.pinned"); err != nil {
 		m.t.Fatal(err)
 	}
