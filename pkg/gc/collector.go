@@ -78,7 +78,7 @@ type fullError struct {
 }
 
 func (e *fullError) Error() string {
-	return fmt.Sprintf("the file system of the images is %d%% full; %d bytes more should be free, and no unused image is left to remove (%d removed): "+
+	return fmt.Sprintf("the file system of the images is %d%% full; %d bytes more should be free, and no image is left that may be removed (%d were): "+
 		"remove other files, or have fewer images", e.disk.Used(), e.excess, e.found)
 }
 

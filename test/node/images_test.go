@@ -295,8 +295,9 @@ func (m *machine) archive(name string, i testimage.Image) {
 }
 
 func TestUnusedImagesAreRemoved(t *testing.T) {
-	// A pass is made when the agent starts. Nothing that is unused may stay then.
-	m := newMachine(t, "imageGCHighThresholdPercent: 1\nimageGCLowThresholdPercent: 0\nimageMinimumGCAge: 0s", "")
+	// A pass is made when the agent starts. No unused image may stay then: the disk
+	// is not empty, and 0s would be the default, as everywhere in this configuration.
+	m := newMachine(t, "imageGCHighThresholdPercent: 1\nimageGCLowThresholdPercent: 0\nimageMinimumGCAge: 1ms", "")
 	registry, gate := m.gateway()
 	m.start()
 	built := map[string]testimage.Content{}
