@@ -18,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/nodeagent/nodeagent/pkg/config"
+	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/server"
 )
 
@@ -52,6 +53,7 @@ func run(ctx context.Context, cfg config.Config, f *runFlags, out io.Writer) err
 		return err
 	}
 	klog.SetSlogLogger(log) // the Kubernetes libraries' way to log
+	cri.BridgeLog(log)
 	for _, field := range cfg.Unsupported {
 		log.Warn("configuration field has no effect yet", "field", field)
 	}

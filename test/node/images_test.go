@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -178,9 +179,18 @@ func TestImagePullSecret(t *testing.T) {
 	m.awaitEvent("private", "Warning", "Failed", "Error: ImagePullBackOff")
 	m.manifest("door.yaml", pullSecret("door", gate.Host, "anna", "s3cret"))
 	m.await("private", "running", ready)
-	out := m.run("describe", "pod", "private") + m.run("get", "pods", "private", "-o", "yaml")
+	log, err := os.ReadFile(m.log.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := m.run("describe", "pod", "private") + m.run("get", "pods", "private", "-o", "yaml") + string(log)
 	if err := notIn(out, "s3cret"); err != nil {
 		t.Error("the password is told")
+	}
+	for line := range strings.Lines(string(log)) { // also what the library for registries has to say
+		if !json.Valid([]byte(line)) {
+			t.Errorf("not in the agent's own form: %s", line)
+		}
 	}
 }
 
