@@ -54,6 +54,9 @@ func newGetCommand(f *clientFlags) *cobra.Command {
 			if err := newClient(f.socket).get(c.Context(), &list, "nodeagent/v1/problems"); err != nil {
 				return err
 			}
+			if len(list) == 0 {
+				fmt.Fprintln(c.ErrOrStderr(), "No problems found.")
+			}
 			return printProblems(c.OutOrStdout(), list)
 		},
 	}

@@ -81,6 +81,7 @@ func run(ctx context.Context, cfg config.Config, f *runFlags, out io.Writer) err
 		if fd := int(os.Stdout.Fd()); term.IsTerminal(fd) {
 			table.size = func() (int, int, error) { return term.GetSize(fd) }
 		}
+		fmt.Fprintf(out, "Ctrl-C stops the agent; the pods go on. Its messages: %s\n\n", logFile(cfg))
 		g.Go(func() error { return table.Run(ctx) })
 	}
 	log.Info("agent is running", "node", cfg.Agent.NodeName, "manifests", cfg.Kubelet.StaticPodPath)

@@ -29,11 +29,15 @@ func (r *Runtime) containerDir(id string) string {
 	return filepath.Join(r.cfg.StateDir, "containers", id)
 }
 
-// LogPath is the log file of an attempt, where the kubelet keeps it too.
+// podLogDir is the directory of all logs of a pod.
+func (r *Runtime) podLogDir(namespace, name string, uid types.UID) string {
+	return filepath.Join(r.cfg.LogDir, strings.Join([]string{namespace, name, string(uid)}, "_"))
+}
+
+// logPath is the log file of an attempt, where the kubelet keeps it too.
 func (r *Runtime) logPath(cfg *ContainerConfig) string {
 	pod := cfg.Pod
-	return filepath.Join(r.cfg.LogDir, strings.Join([]string{pod.Namespace, pod.Name, string(pod.UID)}, "_"),
-		cfg.Container.Name, fmt.Sprintf("%d.log", cfg.Attempt))
+	return filepath.Join(r.podLogDir(pod.Namespace, pod.Name, pod.UID), cfg.Container.Name, fmt.Sprintf("%d.log", cfg.Attempt))
 }
 
 // StartContainer creates and starts one attempt of a container. The pod's sandbox

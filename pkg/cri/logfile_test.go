@@ -318,3 +318,52 @@ func TestLogLink(t *testing.T) {
 		t.Errorf("a long name has %d bytes; a file system takes 255", n)
 	}
 }
+
+func TestRemoveEmptyLogDirs(t *testing.T) {
+	cases := map[string]struct {
+		reason string
+		make   []string // below the pod's directory; files end with .log
+		want   []string
+	}{
+		"Empty":   {"the logs are gone, and so must be what held them", []string{"a", "b"}, nil},
+		"Kept":    {"a log that was kept keeps its directory", []string{"a/0.log", "b"}, []string{".", "a", "a/0.log"}},
+		"NotOurs": {"what somebody put there is no directory of ours", []string{"a", "note.log"}, []string{".", "note.log"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := filepath.Join(t.TempDir(), "default_web_uid")
+			for _, m := range tc.make {
+				path := filepath.Join(pod, m)
+				dir := strings.TrimSuffix(path, filepath.Base(path))
+				if filepath.Ext(path) == "" {
+					dir = path
+				}
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if dir != path {
+					if err := os.WriteFile(path, nil, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			for range 2 { // and again, as after a crash
+				if err := removeEmptyLogDirs(pod); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var got []string
+			if err := filepath.WalkDir(filepath.Dir(pod), func(path string, _ os.DirEntry, err error) error {
+				if rel, relErr := filepath.Rel(pod, path); relErr == nil && rel != ".." {
+					got = append(got, rel)
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tc.want, got); d != "" {
+				t.Errorf("%s (-want +got):\n%s", tc.reason, d)
+			}
+		})
+	}
+}

@@ -205,3 +205,25 @@ func removeLogs(path string) error {
 	}
 	return errors.Join(errs...)
 }
+
+// removeEmptyLogDirs removes a pod's log directory and those of its containers,
+// except where a log was kept: with every edit of a manifest a pod has a new one.
+func removeEmptyLogDirs(pod string) error {
+	containers, err := os.ReadDir(pod)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	dirs := []string{pod}
+	for _, c := range containers {
+		if c.IsDir() {
+			dirs = append(dirs, filepath.Join(pod, c.Name()))
+		}
+	}
+	for _, dir := range slices.Backward(dirs) {
+		if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("remove log directory %s: %w", dir, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -322,6 +322,7 @@ func (r *Runtime) RemoveSandbox(ctx context.Context, uid types.UID) error {
 	p.shim.Lock()
 	errs = append(errs, r.tidyShim(p)) // the last agent may have been killed before it did
 	p.shim.Unlock()
+	errs = append(errs, removeEmptyLogDirs(r.podLogDir(p.namespace, p.name, uid)))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -193,7 +193,7 @@ func kubepods(t *testing.T) []string {
 func traces(t *testing.T) []string {
 	t.Helper()
 	left := kubepods(t)
-	for _, path := range []string{"/run/nodeagent", "/var/lib/nodeagent", "/etc/cni/net.d/10-nodeagent.conflist"} {
+	for _, path := range []string{"/run/nodeagent", "/var/lib/nodeagent", "/etc/cni/net.d/10-nodeagent.conflist", "/var/log/pods", "/var/log/containers"} {
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 			left = append(left, path)
 		}
