@@ -81,7 +81,7 @@ func down(ctx context.Context, f *runFlags) error {
 	}
 	// Directories that others may use too go only when they are empty.
 	defer func() {
-		for _, dir := range []string{cfg.Agent.ContainerLogDir, cfg.Agent.LogDir, cfg.Agent.RootDir} {
+		for _, dir := range []string{cfg.Agent.ContainerLogDir, cfg.Agent.LogDir, cfg.Agent.RootDir, cfg.Agent.CNIConfDir} {
 			_ = os.Remove(dir)
 		}
 	}()
