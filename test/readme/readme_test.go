@@ -53,7 +53,6 @@ func TestFirstFiveMinutes(t *testing.T) {
 	for _, c := range commands[1 : len(commands)-1] {
 		t.Run(c, func(t *testing.T) { follow(t, c) })
 	}
-	t.Run("add and remove a file", func(t *testing.T) { addAndRemove(t, agent) })
 	agent.write(t, "\x03")
 	_ = agent.wait(t) // make ends by the signal that it got, too
 	if !strings.Contains(agent.text(), "The pods go on") {
@@ -150,63 +149,6 @@ func follow(t *testing.T, command string) {
 		}
 		if !known {
 			t.Error("the README has a command that this test does not know")
-		}
-	}
-}
-
-const added = `apiVersion: v1
-kind: Pod
-metadata: {name: added}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - {name: main, image: "demo/busybox:1", command: [sleep, "100000"]}
-`
-
-// addAndRemove changes the manifest directory, breaks a file in it and mends it by
-// removing it, and looks at what the agent makes of each.
-func addAndRemove(t *testing.T, agent *terminal) {
-	file := filepath.Join(repo, "manifests", "static", "readme-test.yaml")
-	t.Cleanup(func() { _ = os.Remove(file) })
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(added)
-	eventually(t, "the table shows the new pod", func() string { return agent.text() }, `added-\S+ +1/1 +Running`, true)
-	write(strings.Replace(added, "image", "imag", 1))
-	problems := func() string { return output(t, "bin/nodeagent get problems") }
-	eventually(t, "a broken file is reported by name and line", problems, `readme-test.yaml:7: .*imag`, true)
-	pods := func() string { return output(t, "bin/nodeagent get pods") }
-	eventually(t, "its pod goes on", pods, `added-\S+ +1/1 +Running`, true)
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the pod is gone with its file", pods, `added-`, false)
-	eventually(t, "the problem is gone with its file", problems, `readme-test`, false)
-}
-
-func output(t *testing.T, command string) string {
-	t.Helper()
-	out, err := shell(repo, command).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, out)
-	}
-	return string(out)
-}
-
-// eventually waits until what show returns matches, or no longer does.
-func eventually(t *testing.T, what string, show func() string, pattern string, want bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		text := show()
-		if regexp.MustCompile(pattern).MatchString(text) == want {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("not so: %s:\n%s", what, text)
 		}
 	}
 }
