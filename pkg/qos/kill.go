@@ -85,12 +85,40 @@ func (h *hierarchy) kill(ctx context.Context, cgroup string) error {
 				return fmt.Errorf("kill process %d of cgroup %s: %w", pid, cgroup, err)
 			}
 		}
+		if err := h.thaw(cgroup); err != nil {
+			return fmt.Errorf("thaw cgroup %s: %w", cgroup, err)
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("processes %v of cgroup %s do not end: %w", pids, cgroup, ctx.Err())
 		case <-time.After(delay):
 		}
 	}
+}
+
+// thaw lets frozen processes in and below a cgroup die. On v1 a frozen one does
+// not, whatever it is sent, and a runc that is killed while it changes a cgroup
+// through systemd leaves it frozen.
+func (h *hierarchy) thaw(cgroup string) error {
+	if h.version != 1 {
+		return nil
+	}
+	for _, dir := range h.dirs(cgroup) {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.Name() != "freezer.state" {
+				return ignoreGone(err)
+			}
+			state, err := os.ReadFile(path)
+			if err != nil || strings.TrimSpace(string(state)) == "THAWED" {
+				return ignoreGone(err)
+			}
+			return ignoreGone(os.WriteFile(path, []byte("THAWED"), 0))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // remove kills what is in a cgroup and removes it with all below.

@@ -150,6 +150,18 @@ func TestRemovePodKillsWhatIsLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// As a runc leaves it that was killed at the wrong moment.
+	for _, dir := range tree.fs.dirs(child) {
+		for file, frozen := range map[string]string{"freezer.state": "FROZEN", "cgroup.freeze": "1"} {
+			path := filepath.Join(dir, file)
+			if _, err := os.Stat(path); err != nil {
+				continue
+			}
+			if err := os.WriteFile(path, []byte(frozen), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
 	if err := tree.RemovePod(t.Context(), p.UID); err != nil {
