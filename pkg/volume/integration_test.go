@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -195,14 +197,18 @@ func TestSubPathRace(t *testing.T) {
 				return
 			default:
 				_ = unix.Renameat2(unix.AT_FDCWD, dir+"/real", unix.AT_FDCWD, dir+"/link", unix.RENAME_EXCHANGE)
+				runtime.Gosched() // a processor that both share shall see both states
 			}
 		}
 	}()
-	bound := 0
-	for range 2000 {
+	// On a busy machine the scheduler decides what is there for a thousand tries.
+	const enough = 500
+	bound, refused := 0, 0
+	for patience := time.Now().Add(time.Minute); (bound < enough || refused < enough) && time.Now().Before(patience); {
 		target, err := set.SubPath(t.Context(), pod, "c", 0, dir, "real/sub")
 		if err != nil {
-			continue // the link was there
+			refused++ // the link was there
+			continue
 		}
 		bound++
 		if _, err := os.Lstat(target + "/outside"); err == nil {
@@ -212,8 +218,8 @@ func TestSubPathRace(t *testing.T) {
 	}
 	close(stop)
 	<-done
-	if bound == 0 {
-		t.Error("no subPath was mounted: the test shows nothing")
+	if bound == 0 || refused == 0 {
+		t.Errorf("%d mounted, %d refused: without both the test shows nothing", bound, refused)
 	}
 }
 
