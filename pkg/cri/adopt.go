@@ -94,12 +94,13 @@ func (r *Runtime) adoptSandboxes(broken *strays) error {
 
 func (r *Runtime) adoptContainer(ctx context.Context, record containers.Container, broken *strays) error {
 	uid, value, err := fromLabels(record.ID, record.Image, record.Labels, record.CreatedAt)
-	if err != nil {
-		return err
-	}
 	var spec oci.Spec
-	if err := typeurl.UnmarshalTo(record.Spec, &spec); err != nil {
-		return fmt.Errorf("spec of container %s: %w", record.ID, err)
+	if err == nil {
+		err = typeurl.UnmarshalTo(record.Spec, &spec)
+	}
+	if err != nil { // somebody else's doing: it must not keep the others from being taken over
+		r.cfg.Log.Error("container left alone: its record cannot be read; remove it with ctr", "container", record.ID, "err", err)
+		return nil
 	}
 	if spec.Linux != nil {
 		value.CgroupPath = spec.Linux.CgroupsPath

@@ -1,10 +1,13 @@
 package cri
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/core/containers"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func TestNeverStarted(t *testing.T) {
@@ -27,5 +30,13 @@ func TestNeverStarted(t *testing.T) {
 				t.Errorf("%s: got %v", c.reason, got)
 			}
 		})
+	}
+}
+
+func TestUnreadableRecordIsLeftAlone(t *testing.T) {
+	r := &Runtime{cfg: Config{Log: slog.New(slog.DiscardHandler)}, pods: map[types.UID]*podState{}}
+	record := containers.Container{ID: "x", Labels: map[string]string{labelAttempt: "many"}}
+	if err := r.adoptContainer(t.Context(), record, &strays{}); err != nil || len(r.pods) != 0 {
+		t.Errorf("one record that cannot be read must not fail the start: %v, pods %v", err, r.pods)
 	}
 }
