@@ -37,7 +37,7 @@ func (r *Runtime) spec(ctx context.Context, sandbox *Sandbox, cfg *ContainerConf
 			Args:     args,
 			Env:      environment(cfg, sandbox.Hostname),
 			Cwd:      workingDir(cfg),
-			Rlimits:  openFiles(),
+			Rlimits:  openFiles(sandbox.HostID != 0),
 			// The zero value would be written as 0; the pod's class decides.
 			OOMScoreAdj: new(cfg.OOMScoreAdj),
 		},
@@ -64,9 +64,16 @@ func (r *Runtime) spec(ctx context.Context, sandbox *Sandbox, cfg *ContainerConf
 
 // openFiles limits open files as systemd does for services: few at first, since
 // old programs look at each that there could be, and many for who asks. Without
-// it a container would have the limit that containerd happens to have.
-func openFiles() []specs.POSIXRlimit {
+// it a container would have the limit that containerd happens to have; which it
+// keeps where the kernel lets nobody set it: for a process of other users, which
+// ownUsers says, that takes CAP_SYS_RESOURCE.
+func openFiles(ownUsers bool) []specs.POSIXRlimit {
 	const soft, hard = 1024, 512 << 10
+	if ownUsers {
+		if can, err := boundingSet(); err != nil || !slices.Contains(can, "CAP_SYS_RESOURCE") {
+			return nil
+		}
+	}
 	var own unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil || own.Max > hard {
 		own.Max = hard
