@@ -9,7 +9,7 @@ payload=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
 test/vm/build.sh
 cache=$PWD/.cache/vm
-limit=${VM_TIMEOUT:-1500}
+limit=${VM_TIMEOUT:-3000}
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
