@@ -69,7 +69,7 @@ bench: tools build ## figures into docs/bench; BENCH_FLAGS=-short for a quick lo
 	@bin/bench $(BENCH_FLAGS)
 
 bench-peers: ## a kubelet, for `make bench` to measure beside the agent
-	@hack/build-peers.sh
+	@hack/build-peers.sh kubelet
 
 clean: ## forget what was built here
 	@rm -rf bin .cache

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Builds what `make bench` measures beside the agent, in the version of
-# hack/peers/go.mod: a kubelet, into .cache/peers. Minutes of work for all
-# cores the first time, nothing while the version stays the same.
+# Builds programs of Kubernetes and etcd, in the versions of hack/peers/go.mod, into
+# .cache/peers: what the bench measures beside the agent, and the control plane and
+# the clients that the cluster tests run against. Minutes of work for all cores the
+# first time, nothing while the versions stay the same.
+#
+#	hack/build-peers.sh kube-apiserver etcd ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,18 +12,34 @@ mkdir -p .cache/peers
 exec 9>.cache/peers.lock
 flock 9
 
-stamp=$(cat hack/peers/go.mod hack/peers/go.sum hack/build-peers.sh <(go version) | sha256sum | cut -d' ' -f1)
-if [ "$(cat .cache/peers/stamp 2>/dev/null)" = "$stamp" ]; then
-	exit 0
-fi
 cache=$PWD/.cache/peers
+stamp=$(cat hack/peers/go.mod hack/peers/go.sum hack/build-peers.sh <(go version) | sha256sum | cut -d' ' -f1)
 cd hack/peers
-version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
-minor=${version#v1.}
-echo "building kubelet $version" >&2
-# Unstamped it would call itself v0.0.0-master.
+kubernetes=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
+minor=${kubernetes#v1.}
+# Unstamped they would call themselves v0.0.0-master.
 stamped=k8s.io/component-base/version
-CGO_ENABLED=0 nice go build -trimpath -buildvcs=false -o "$cache/kubelet.new" -ldflags "-s -w \
-	-X $stamped.gitVersion=$version -X $stamped.gitMajor=1 -X $stamped.gitMinor=${minor%%.*}" k8s.io/kubernetes/cmd/kubelet
-mv -f "$cache/kubelet.new" "$cache/kubelet"
-echo "$stamp" >"$cache/stamp"
+kubernetes_flags="-X $stamped.gitVersion=$kubernetes -X $stamped.gitMajor=1 -X $stamped.gitMinor=${minor%%.*} -X $stamped.gitTreeState=clean"
+
+for program in "$@"; do
+	if [ "$(cat "$cache/$program.stamp" 2>/dev/null)" = "$stamp" ]; then
+		continue
+	fi
+	verb=(go build)
+	case $program in
+	etcd) package=go.etcd.io/etcd/server/v3 ;;
+	kind) package=sigs.k8s.io/kind ;;
+	ginkgo) package=github.com/onsi/ginkgo/v2/ginkgo ;;
+	agnhost) package=k8s.io/kubernetes/test/images/agnhost ;;
+	e2e.test) verb=(go test -c) package=k8s.io/kubernetes/test/e2e ;;
+	kube* | kubectl) package=k8s.io/kubernetes/cmd/$program ;;
+	*)
+		echo "$0: no program called $program" >&2
+		exit 2
+		;;
+	esac
+	echo "building $program" >&2
+	CGO_ENABLED=0 nice "${verb[@]}" -trimpath -buildvcs=false -o "$cache/$program.new" -ldflags "-s -w $kubernetes_flags" $package
+	mv -f "$cache/$program.new" "$cache/$program"
+	echo "$stamp" >"$cache/$program.stamp"
+done

@@ -48,7 +48,7 @@ func down(ctx context.Context, f *runFlags) error {
 		return errNotRoot
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	unlock, err := lockState(cfg.Agent.StateDir)
+	unlock, err := lockState(ctx, cfg.Agent.StateDir)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -57,7 +58,7 @@ func run(ctx context.Context, cfg config.Config, f *runFlags, out io.Writer) err
 	for _, field := range cfg.Unsupported {
 		log.Warn("configuration field has no effect yet", "field", field)
 	}
-	unlock, err := lockState(cfg.Agent.StateDir)
+	unlock, err := lockState(ctx, cfg.Agent.StateDir)
 	if err != nil {
 		return err
 	}
@@ -95,8 +96,13 @@ func run(ctx context.Context, cfg config.Config, f *runFlags, out io.Writer) err
 	return err
 }
 
+// lockPatience is how long the lock of an agent that has ended may still be held:
+// a child that it was about to start has a copy of the file until its exec, and a
+// busy machine may be slow to get there after the agent was killed.
+const lockPatience = 10 * time.Second
+
 // lockState makes sure that no other agent works on the same state.
-func lockState(dir string) (unlock func(), err error) {
+func lockState(ctx context.Context, dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, err
 	}
@@ -104,13 +110,23 @@ func lockState(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("another agent runs with state directory %s: stop it first, or use another --state-dir", dir)
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil // the lock goes with the file
 		}
-		return nil, errors.Join(err, f.Close())
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			err = fmt.Errorf("another agent runs with state directory %s: stop it first, or use another --state-dir", dir)
+			return nil, errors.Join(err, f.Close())
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	return func() { _ = f.Close() }, nil // the lock goes with the file
 }
 
 // listen opens the socket for local clients; the lock makes removing an old one safe.
