@@ -36,6 +36,7 @@ const keptManifests = "manifests"
 type agent struct {
 	cfg      config.Config
 	log      *slog.Logger
+	cluster  *cluster // nil when standalone
 	tree     *qos.Tree
 	embedded *cri.Embedded // nil with an external containerd
 	network  *network.CNI
@@ -59,6 +60,9 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, er
 	a := &agent{cfg: cfg, log: log, board: podstatus.NewBoard(), desired: podsync.NewDesired("file")}
 	a.objects.Store(&podsource.Objects{})
 	var err error
+	if a.cluster, err = joinCluster(cfg); err != nil {
+		return nil, err
+	}
 	if a.tree, err = newTree(ctx, cfg, log); err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)
 	}

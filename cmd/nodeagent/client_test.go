@@ -140,7 +140,6 @@ func TestClientErrors(t *testing.T) {
 		"NoKind":       {"a wrong word is no success", []string{"get", "bogus"}, []string{`"bogus"`, "pods, problems"}},
 		"NoWord":       {"a missing word is no success", []string{"describe"}, []string{"pod"}},
 		"Format":       {"before the agent is asked", []string{"get", "pods", "-o", "bogus"}, []string{`"bogus"`, "wide, name, json"}},
-		"Kubeconfig":   {"refused, not ignored", []string{"doctor", "--kubeconfig", "x"}, []string{"--kubeconfig", "not supported yet"}},
 		"NodeIP":       {"checked before anything starts", []string{"doctor", "--node-ip", "x"}, []string{"nodeIPs[0]"}},
 		"NoCommand":    {"what is missing, not how many", []string{"exec", "web"}, []string{"a pod and a command: nodeagent exec POD"}},
 		"NoName":       {"what is missing, not how many", []string{"restart"}, []string{"one of its containers: nodeagent restart POD[/CONTAINER]"}},

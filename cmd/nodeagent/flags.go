@@ -52,15 +52,12 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.hostname, "hostname-override", "", "name of this node (default: the hostname)")
 	fl.StringVar(&f.endpoint, "container-runtime-endpoint", "", or("socket of an external containerd", d.Agent.ContainerdAddress))
 	fl.StringSliceVar(&f.nodeIPs, "node-ip", nil, "address of this node, or one of each family (default: those of its interfaces)")
-	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "not supported yet: pods come from --static-pod-path only")
+	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "how to reach the API server; without it only the pods of --static-pod-path run")
 	fl.IntVarP(&f.verbosity, "v", "v", 0, "4 or more: debug messages")
 }
 
 // load reads the configuration and lets the flags have their say.
 func (f *runFlags) load() (config.Config, error) {
-	if f.kubeconfig != "" {
-		return config.Config{}, errors.New("--kubeconfig: pods from an API server are not supported yet; leave it out to run static pods")
-	}
 	cfg, err := loadConfig(f.config)
 	if err != nil {
 		return cfg, err
@@ -85,6 +82,7 @@ func (f *runFlags) load() (config.Config, error) {
 	override(&a.RootDir, f.rootDir)
 	override(&a.StateDir, f.stateDir)
 	override(&a.NodeName, f.hostname)
+	override(&a.Kubeconfig, f.kubeconfig)
 	override(&a.ContainerdAddress, strings.TrimPrefix(f.endpoint, "unix://"))
 	if len(f.runtimeBinDirs) > 0 {
 		a.RuntimeBinDirs = f.runtimeBinDirs
@@ -93,8 +91,11 @@ func (f *runFlags) load() (config.Config, error) {
 		a.CNIBinDirs = f.cniBinDirs
 	}
 	// What a user types is relative to where the user is.
-	for _, path := range append([]*string{&cfg.Kubelet.StaticPodPath, &a.RuntimeDir, &a.ImageDir, &a.RootDir, &a.StateDir, &a.CNIConfDir},
+	for _, path := range append([]*string{&a.Kubeconfig, &cfg.Kubelet.StaticPodPath, &a.RuntimeDir, &a.ImageDir, &a.RootDir, &a.StateDir, &a.CNIConfDir},
 		pointers(a.RuntimeBinDirs, a.CNIBinDirs)...) {
+		if *path == "" {
+			continue
+		}
 		if *path, err = filepath.Abs(*path); err != nil {
 			return cfg, err
 		}

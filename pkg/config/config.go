@@ -41,6 +41,8 @@ type NodeAgentConfiguration struct {
 	NodeName string `json:"nodeName,omitempty"`
 	// NodeIPs are this machine's addresses; none means those of its interfaces.
 	NodeIPs []string `json:"nodeIPs,omitempty"`
+	// Kubeconfig says how to reach the API server; empty means that there is none.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
 	// Runtime is auto, embedded or external. Auto uses the containerd that answers
 	// on ContainerdAddress, and the embedded one when none does.
 	Runtime string `json:"runtime,omitempty"`

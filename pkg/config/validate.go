@@ -248,7 +248,7 @@ func (v *validator) images(c Config) {
 	for i, dir := range c.Agent.HostsDirs {
 		v.absolute(fmt.Sprintf("hostsDirs[%d]", i), dir)
 	}
-	for field, path := range sortedPairs("dockerConfig", c.Agent.DockerConfig, "imageDir", c.Agent.ImageDir) {
+	for field, path := range sortedPairs("kubeconfig", c.Agent.Kubeconfig, "dockerConfig", c.Agent.DockerConfig, "imageDir", c.Agent.ImageDir) {
 		if path != "" {
 			v.absolute(field, path)
 		}
