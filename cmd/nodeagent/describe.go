@@ -92,6 +92,14 @@ func describePod(p *printer, pod *corev1.Pod) {
 	}
 	p.line("Containers:")
 	describeContainers(p, pod.Spec.Containers, pod.Status.ContainerStatuses)
+	if len(pod.Spec.EphemeralContainers) > 0 {
+		var list []corev1.Container
+		for i := range pod.Spec.EphemeralContainers {
+			list = append(list, corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
+		}
+		p.line("Ephemeral Containers:")
+		describeContainers(p, list, pod.Status.EphemeralContainerStatuses)
+	}
 	p.line("Conditions:")
 	p.nested(func() {
 		p.line("%-28s %s", "Type", "Status")

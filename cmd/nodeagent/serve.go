@@ -82,7 +82,7 @@ func (a *agent) attempts(namespace, name, container string) ([]cri.Container, er
 }
 
 func waitingReason(pod *corev1.Pod, container string) string {
-	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
 		if s.Name == container && s.State.Waiting != nil {
 			return s.State.Waiting.Reason
 		}

@@ -176,6 +176,9 @@ type ContainerConfig struct {
 	OOMScoreAdj int
 	// TerminationLog is the host file behind terminationMessagePath, or empty.
 	TerminationLog string
+	// Target is the ID of the running container whose processes this one sees, or
+	// empty. It means nothing where the pod's containers share their processes anyway.
+	Target string
 	// SeccompDefault makes RuntimeDefault the profile of a container that names none.
 	SeccompDefault bool
 }

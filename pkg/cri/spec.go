@@ -29,6 +29,10 @@ func (r *Runtime) spec(ctx context.Context, sandbox *Sandbox, cfg *ContainerConf
 	if err != nil {
 		return nil, err
 	}
+	namespaces, err := r.specNamespaces(sandbox, cfg)
+	if err != nil {
+		return nil, err
+	}
 	s := &specs.Spec{
 		Version: specs.Version,
 		Root:    &specs.Root{Path: "rootfs"},
@@ -44,7 +48,7 @@ func (r *Runtime) spec(ctx context.Context, sandbox *Sandbox, cfg *ContainerConf
 		Linux: &specs.Linux{
 			CgroupsPath: cfg.CgroupsPath(id),
 			Resources:   containerResources(cfg),
-			Namespaces:  r.specNamespaces(sandbox, cfg),
+			Namespaces:  namespaces,
 			UIDMappings: idMappings(sandbox), GIDMappings: idMappings(sandbox),
 		},
 		Annotations: map[string]string{annotationShimGroup: string(cfg.Pod.UID)},
@@ -140,13 +144,19 @@ func containerResources(cfg *ContainerConfig) *specs.LinuxResources {
 }
 
 // specNamespaces lists the pod's namespaces by path and the container's own.
-func (r *Runtime) specNamespaces(sandbox *Sandbox, cfg *ContainerConfig) []specs.LinuxNamespace {
+func (r *Runtime) specNamespaces(sandbox *Sandbox, cfg *ContainerConfig) ([]specs.LinuxNamespace, error) {
 	out := append(podNamespaces(sandbox), specs.LinuxNamespace{Type: specs.MountNamespace})
 	spec := &cfg.Pod.Spec
 	switch {
 	case spec.HostPID:
 	case sandbox.PIDInit != 0:
-		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: fmt.Sprintf("/proc/%d/ns/pid", sandbox.PIDInit)})
+		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pidNamespace(sandbox.PIDInit)})
+	case cfg.Target != "":
+		_, target := r.find(cfg.Target)
+		if target == nil || r.get(target).State != Running {
+			return nil, fmt.Errorf("see the processes of container %s: %w", cfg.Target, ErrNotRunning)
+		}
+		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pidNamespace(r.get(target).PID)})
 	default:
 		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace})
 	}
@@ -154,8 +164,10 @@ func (r *Runtime) specNamespaces(sandbox *Sandbox, cfg *ContainerConfig) []specs
 		out = append(out, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	slices.SortFunc(out, func(a, b specs.LinuxNamespace) int { return strings.Compare(string(a.Type), string(b.Type)) })
-	return out
+	return out, nil
 }
+
+func pidNamespace(pid uint32) string { return fmt.Sprintf("/proc/%d/ns/pid", pid) }
 
 // podNamespaces are those that the containers of a pod join.
 func podNamespaces(sandbox *Sandbox) []specs.LinuxNamespace {

@@ -130,13 +130,32 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 	if err != nil {
 		return cri.ContainerConfig{}, err
 	}
+	target, err := w.targetOf(pod, c.Name)
+	if err != nil {
+		return cri.ContainerConfig{}, err
+	}
 	limits := w.cfg.Cgroups.Container(pod, c)
 	return cri.ContainerConfig{
 		Pod: pod, Container: c, Attempt: s.Attempt, SpecHash: s.Origin, Image: image,
 		Command: expandAll(c.Command, vars.lookup), Args: expandAll(c.Args, vars.lookup), Env: vars.list(),
 		Mounts: mounts, CgroupsPath: cgroup.ContainerPath, Resources: limits.Linux, OOMScoreAdj: limits.OOMScoreAdj,
-		TerminationLog: log, SeccompDefault: w.cfg.SeccompDefault,
+		TerminationLog: log, Target: target, SeccompDefault: w.cfg.SeccompDefault,
 	}, nil
+}
+
+// targetOf is the ID of the container whose processes an ephemeral container is
+// to see, or empty.
+func (w *worker) targetOf(pod *corev1.Pod, name string) (string, error) {
+	e := ephemeralOf(pod, name)
+	if e == nil || e.TargetContainerName == "" {
+		return "", nil
+	}
+	observed, _ := w.cfg.Runtime.Pod(w.uid)
+	a := observed.Container(e.TargetContainerName)
+	if a == nil || a.State != cri.Running {
+		return "", fmt.Errorf("target container %s is not running", e.TargetContainerName)
+	}
+	return a.ID, nil
 }
 
 // terminationLog makes the file in which a container may leave its last words.

@@ -185,3 +185,55 @@ func TestVictim(t *testing.T) {
 	desired.Set("file", twentyPods())
 	time.Sleep(time.Minute)
 }
+
+// TestRealEphemeral adds an ephemeral container to a pod that runs.
+func TestRealEphemeral(t *testing.T) {
+	m := newMachine(t)
+	pool, desired, stop := m.boot(t)
+	defer func() { stop() }()
+	pod := realPod("debugged", shell("main", "exec sleep 12345"))
+	desired.Set("file", []*corev1.Pod{pod})
+	ephemeral := func() corev1.ContainerState {
+		s, _ := pool.Status(pod.UID)
+		if len(s.EphemeralContainerStatuses) == 0 {
+			return corev1.ContainerState{}
+		}
+		return s.EphemeralContainerStatuses[0].State
+	}
+	eventually(t, "the pod runs", func() bool { s, _ := pool.Status(pod.UID); return s.Phase == corev1.PodRunning })
+
+	pod = pod.DeepCopy()
+	c := shell("debug", "cat /proc/1/cmdline > /dev/termination-log; while [ ! -e /proc/1/root/end ]; do sleep 0.1; done; exit 3")
+	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
+		EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+			Name: c.Name, Image: c.Image, ImagePullPolicy: c.ImagePullPolicy, Command: c.Command, TerminationMessagePath: c.TerminationMessagePath,
+		},
+		TargetContainerName: "main",
+	}}
+	desired.Set("file", []*corev1.Pod{pod})
+	eventually(t, "it runs", func() bool { return ephemeral().Running != nil })
+	s, _ := pool.Status(pod.UID)
+	before := s.EphemeralContainerStatuses[0].ContainerID
+	stop()
+
+	pool, desired, stop = m.boot(t)
+	desired.Set("file", []*corev1.Pod{pod})
+	eventually(t, "the next agent takes it on", func() bool { return ephemeral().Running != nil })
+	s, _ = pool.Status(pod.UID)
+	if after := s.EphemeralContainerStatuses[0].ContainerID; after != before {
+		t.Errorf("it is the same container, before %s, after %s", before, after)
+	}
+	observed, _ := pool.cfg.Runtime.Pod(pod.UID)
+	if code, out, err := pool.cfg.Runtime.ExecSync(t.Context(), observed.Container("main").ID, []string{"touch", "/end"}, 0); err != nil || code != 0 {
+		t.Fatalf("touch: %d %s %v", code, out, err)
+	}
+	eventually(t, "it ends, and is not started again", func() bool { return ephemeral().Terminated != nil })
+	if got := ephemeral().Terminated; got.ExitCode != 3 || !strings.HasPrefix(got.Message, "sleep\x0012345") {
+		t.Errorf("want exit code 3 and the first process to be its target's, got %d %q", got.ExitCode, got.Message)
+	}
+	if s, _ := pool.Status(pod.UID); s.Phase != corev1.PodRunning || s.ContainerStatuses[0].RestartCount != 0 {
+		t.Errorf("the pod goes on, got %s", s.Phase)
+	}
+	desired.Set("file", nil)
+	eventually(t, "all go", func() bool { return len(pool.Pods()) == 0 })
+}

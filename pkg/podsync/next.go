@@ -269,10 +269,18 @@ func specOf(pod *corev1.Pod, name string) *corev1.Container {
 			return &pod.Spec.Containers[i]
 		}
 	}
+	if e := ephemeralOf(pod, name); e != nil {
+		c := corev1.Container(e.EphemeralContainerCommon)
+		return &c
+	}
+	return nil
+}
+
+// ephemeralOf finds an ephemeral container by name, or nil.
+func ephemeralOf(pod *corev1.Pod, name string) *corev1.EphemeralContainer {
 	for i := range pod.Spec.EphemeralContainers {
 		if e := &pod.Spec.EphemeralContainers[i]; e.Name == name {
-			c := corev1.Container(e.EphemeralContainerCommon)
-			return &c
+			return e
 		}
 	}
 	return nil

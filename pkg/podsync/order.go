@@ -150,6 +150,7 @@ func (p *planner) firstContainers() []*corev1.Container {
 // further before the next may start.
 func (p *planner) startContainers() {
 	spec := &p.Want.Pod.Spec
+	p.startEphemeral()
 	for i := range spec.InitContainers {
 		if !p.passInit(i) {
 			return
@@ -161,9 +162,16 @@ func (p *planner) startContainers() {
 			p.start(c, a)
 		}
 	}
-	for i := range spec.EphemeralContainers {
-		if p.Have.Pod.Container(spec.EphemeralContainers[i].Name) == nil {
-			c := corev1.Container(spec.EphemeralContainers[i].EphemeralContainerCommon)
+}
+
+// startEphemeral starts the ephemeral containers that never were. They wait for
+// no other container: an init container that gets nowhere may be just what is
+// looked into. What has ended has ended.
+func (p *planner) startEphemeral() {
+	for i := range p.Want.Pod.Spec.EphemeralContainers {
+		e := &p.Want.Pod.Spec.EphemeralContainers[i]
+		if p.Have.Pod.Container(e.Name) == nil {
+			c := corev1.Container(e.EphemeralContainerCommon)
 			p.start(&c, nil)
 		}
 	}

@@ -104,7 +104,9 @@ func (st *statusOf) setContainers(s *corev1.PodStatus) {
 	}
 	for i := range spec.EphemeralContainers {
 		c := corev1.Container(spec.EphemeralContainers[i].EphemeralContainerCommon)
-		s.EphemeralContainerStatuses = append(s.EphemeralContainerStatuses, st.container(&c))
+		status := st.container(&c)
+		status.Started, status.Ready = nil, false // nobody waits for it
+		s.EphemeralContainerStatuses = append(s.EphemeralContainerStatuses, status)
 	}
 }
 
