@@ -200,7 +200,12 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
+	alive, aliveEvery, err := watchdog(a.log)
+	if err != nil {
+		return nil, err
+	}
 	return podsync.NewPool(podsync.Config{
+		Alive: alive, AliveEvery: aliveEvery,
 		Desired: a.desired, Runtime: a.runtime, Images: a.images, Cgroups: a.tree, Volumes: volumes, Probes: a.probes,
 		Status: a.board, Event: a.event,
 		Lookups:        podsync.Lookups{ConfigMap: a.configMap, Secret: a.secret, Field: volume.FieldValue, Resource: volumes.ResourceValue, Credentials: cri.Credentials},

@@ -43,7 +43,7 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.runtime, "runtime", "", or("auto, embedded or external", d.Agent.Runtime))
 	fl.StringVar(&f.staticPodPath, "static-pod-path", "", or("directory of manifests", d.Kubelet.StaticPodPath))
 	fl.StringVar(&f.runtimeDir, "runtime-dir", "", or("directory of the embedded containerd", d.Agent.RuntimeDir))
-	fl.StringSliceVar(&f.runtimeBinDirs, "runtime-bin-dir", nil, "where containerd, its shim and runc are, before PATH is searched")
+	fl.StringSliceVar(&f.runtimeBinDirs, "runtime-bin-dir", nil, or("where containerd, its shim and runc are, before PATH is searched", d.Agent.RuntimeBinDirs...))
 	fl.StringSliceVar(&f.cniBinDirs, "cni-bin-dir", nil, or("where CNI plugins are", d.Agent.CNIBinDirs...))
 	fl.StringVar(&f.cniConfDir, "cni-conf-dir", "", or("where CNI networks are configured", d.Agent.CNIConfDir))
 	fl.StringVar(&f.imageDir, "image-dir", "", or("directory of image archives to import", d.Agent.ImageDir))

@@ -148,6 +148,7 @@ func defaultAgent() NodeAgentConfiguration {
 		TypeMeta:            metav1.TypeMeta{APIVersion: AgentAPIVersion, Kind: AgentKind},
 		Runtime:             RuntimeAuto,
 		RuntimeDir:          "/var/lib/nodeagent/containerd",
+		RuntimeBinDirs:      []string{"/usr/local/lib/nodeagent/bin", "/usr/lib/nodeagent/bin"}, // of the archive, and of the Debian package
 		ContainerdAddress:   "/run/containerd/containerd.sock",
 		ContainerdNamespace: "nodeagent",
 		Snapshotter:         "overlayfs",
@@ -157,7 +158,7 @@ func defaultAgent() NodeAgentConfiguration {
 		ContainerLogDir:     "/var/log/containers",
 		ImageDir:            "/var/lib/nodeagent/images",
 		CNIConfDir:          "/etc/cni/net.d",
-		CNIBinDirs:          []string{"/opt/cni/bin", "/usr/lib/cni"},
+		CNIBinDirs:          []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/local/lib/nodeagent/cni", "/usr/lib/nodeagent/cni"}, // the machine's own first
 		PodCIDR:             "10.88.0.0/16",
 		HostsDirs:           []string{"/etc/containerd/certs.d", "/etc/docker/certs.d"},
 		DockerConfig:        "/root/.docker/config.json",

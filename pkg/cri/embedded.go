@@ -120,22 +120,61 @@ func (e *Embedded) ensure(ctx context.Context) (*daemon, error) {
 		return nil, err
 	}
 	if d != nil {
-		err := awaitHealth(ctx, e.Address(), d)
-		if err == nil {
-			e.Log.Info("containerd taken over", "pid", d.pid)
-			return d, e.keepPID(d)
+		stays, err := e.takeOver(ctx, d)
+		if err != nil {
+			return nil, err
 		}
-		if errors.Is(ctx.Err(), context.Canceled) { // the agent ends; containerd goes on
-			return nil, errors.Join(err, d.close())
-		}
-		e.Log.Warn("containerd runs but does not answer; ending it", "pid", d.pid, "err", err)
-		ctx, cancel := detached(ctx)
-		defer cancel()
-		if err := errors.Join(d.end(ctx, 0), d.close()); err != nil {
-			return nil, fmt.Errorf("end containerd %d: %w", d.pid, err)
+		if stays {
+			return d, nil
 		}
 	}
 	return e.start(ctx)
+}
+
+// takeOver says whether the containerd of an earlier agent stays. One that does
+// not answer has ended afterwards, and so has one of another version than ours.
+// Unless it stays, d is closed.
+func (e *Embedded) takeOver(ctx context.Context, d *daemon) (stays bool, err error) {
+	err = awaitHealth(ctx, e.Address(), d)
+	outdated := err == nil && e.outdated(d)
+	if err == nil && !outdated {
+		if err := e.keepPID(d); err != nil {
+			return false, errors.Join(err, d.close())
+		}
+		e.Log.Info("containerd taken over", "pid", d.pid)
+		return true, nil
+	}
+	if errors.Is(ctx.Err(), context.Canceled) { // the agent ends; containerd goes on
+		return false, errors.Join(ctx.Err(), err, d.close())
+	}
+	grace := time.Duration(0)
+	if outdated {
+		grace = embeddedStop
+		e.Log.Info("containerd runs in another version; ending it, the containers go on", "pid", d.pid)
+	} else {
+		e.Log.Warn("containerd runs but does not answer; ending it", "pid", d.pid, "err", err)
+	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if err := errors.Join(d.end(ctx, grace), d.close()); err != nil {
+		return false, fmt.Errorf("end containerd %d: %w", d.pid, err)
+	}
+	return false, nil
+}
+
+// outdated says whether the file that would be started now is another one than
+// that which runs: an upgrade has replaced it.
+func (e *Embedded) outdated(d *daemon) bool {
+	binary, err := LookBinary("containerd", e.BinDirs)
+	if err != nil { // then what runs is better than nothing
+		return false
+	}
+	now, err := os.Stat(binary)
+	if err != nil {
+		return false
+	}
+	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", d.pid)) // also when it has been removed
+	return err == nil && !os.SameFile(now, running)
 }
 
 // prepare makes the directories, without what a boot of the machine has made

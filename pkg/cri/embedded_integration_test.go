@@ -100,6 +100,47 @@ func TestEmbeddedIsTakenOver(t *testing.T) {
 	}
 }
 
+// An upgrade has put new files in the place of those that run.
+func TestEmbeddedIsReplacedWithItsFile(t *testing.T) {
+	e := embeddedIn(t)
+	original := filepath.Join(e.BinDirs[0], "containerd")
+	install := func(dir string) {
+		t.Helper()
+		if out, err := exec.Command("install", "-D", original, filepath.Join(dir, "containerd")).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	e.BinDirs = append([]string{filepath.Join(t.TempDir(), "bin")}, e.BinDirs...)
+	install(e.BinDirs[0])
+	if err := e.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first := e.pid(t)
+	install(e.BinDirs[0])
+	if err := e.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	second := e.pid(t)
+	if second == first {
+		t.Errorf("process %d runs on from a file that is no longer there", first)
+	}
+	if err := e.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.pid(t); got != second {
+		t.Errorf("process %d, which is of the file that is there, was replaced by %d", second, got)
+	}
+	// Without a file to start there is no better one.
+	e.BinDirs = nil
+	t.Setenv("PATH", "/nowhere")
+	if err := e.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.pid(t); got != second {
+		t.Errorf("process %d was given up for nothing, for %d", second, got)
+	}
+}
+
 // The agent that started containerd is killed with all its process group.
 func TestEmbeddedOutlivesItsAgent(t *testing.T) {
 	e := embeddedIn(t)

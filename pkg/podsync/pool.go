@@ -47,6 +47,10 @@ type Config struct {
 	MaxParallelStarts int
 	// SeccompDefault confines containers that name no seccomp profile.
 	SeccompDefault bool
+	// Alive, where set, is told after each look at all pods; one is taken at least
+	// every AliveEvery. A pool that no longer gets around to its pods falls silent.
+	Alive      func()
+	AliveEvery time.Duration
 	// RootDir is kept over a reboot, StateDir is not.
 	RootDir, StateDir string
 	Log               *slog.Logger
@@ -90,15 +94,27 @@ func (p *Pool) Run(ctx context.Context) error {
 	defer workers.Wait()
 	workers.Go(func() { p.resizeTiers(ctx) })
 	signal(p.tiers)
+	sweeps := time.NewTicker(sweepEvery)
+	defer sweeps.Stop()
+	var beats <-chan time.Time
+	if p.cfg.Alive != nil {
+		t := time.NewTicker(p.cfg.AliveEvery)
+		defer t.Stop()
+		beats = t.C
+	}
 	for sweep := true; ; {
 		done := p.reconcile(ctx, &workers, sweep)
+		if p.cfg.Alive != nil {
+			p.cfg.Alive()
+		}
 		sweep = !done
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.cfg.Desired.changed:
 		case <-p.kick:
-		case <-time.After(sweepEvery):
+		case <-beats:
+		case <-sweeps.C:
 			sweep = true
 		}
 	}
