@@ -21,6 +21,8 @@ type Rejection struct {
 type Room struct {
 	Allocatable   corev1.ResourceList
 	UnsafeSysctls []string // allowed beside the safe ones; a trailing * matches the rest
+	// Node is this node in the API, or nil while that is not known.
+	Node *corev1.Node
 }
 
 // Load is what the pods of a node hold together.
@@ -54,16 +56,28 @@ func (l *Load) Add(pod *corev1.Pod) {
 // resources. Nil means it does. Only the first obstacle is reported, as the
 // kubelet does.
 func Admit(pod *corev1.Pod, load Load, room Room) *Rejection {
-	if os := pod.Spec.OS; os != nil && os.Name != corev1.Linux {
-		return &Rejection{"PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"}
+	return cmp.Or(
+		admitSysctls(pod, room.UnsafeSysctls),
+		admitOS(pod),
+		admitResources(pod, load, room.allocatable()),
+		admitAffinity(pod, room.Node),
+		admitPorts(pod, load.Ports),
+		admitTaints(pod, room.Node),
+	)
+}
+
+// allocatable adds what only the API knows: storage, and resources that somebody
+// else has given to the node.
+func (r *Room) allocatable() corev1.ResourceList {
+	if r.Node == nil {
+		return r.Allocatable
 	}
-	if r := admitSysctls(pod, room.UnsafeSysctls); r != nil {
-		return r
+	list := r.Node.Status.Allocatable.DeepCopy()
+	if list == nil {
+		return r.Allocatable
 	}
-	if r := admitResources(pod, load, room.Allocatable); r != nil {
-		return r
-	}
-	return admitPorts(pod, load.Ports)
+	maps.Copy(list, r.Allocatable)
+	return list
 }
 
 // admitResources compares requests only. A resource that the node does not list

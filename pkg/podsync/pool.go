@@ -36,7 +36,9 @@ type Config struct {
 	Event   func(pod *corev1.Pod, kind, reason, message string)
 	Lookups Lookups
 
-	Room    Room
+	Room Room
+	// Node is this node in the API, or nil while that is not known. Optional.
+	Node    func() *corev1.Node
 	NodeIPs []string // primary first
 	DNS     DNS
 	// BackOff is the node's crash-loop delay.
@@ -230,7 +232,7 @@ func (p *Pool) startNew(ctx context.Context, workers *sync.WaitGroup, v view, or
 		names[fullName(w.current())] = w.uid
 	}
 	fresh := slices.DeleteFunc(slices.Clone(v.pods), func(pod *corev1.Pod) bool { return p.worker(pod.UID) != nil })
-	slices.SortStableFunc(fresh, func(a, b *corev1.Pod) int { return int(priority(b)) - int(priority(a)) })
+	p.byClaim(fresh)
 	staying, all := p.load()
 	for _, pod := range fresh {
 		if uid, taken := names[fullName(pod)]; taken && uid != pod.UID {
@@ -267,8 +269,9 @@ func (p *Pool) admit(pod *corev1.Pod, staying, all Load) *worker {
 	if _, runs := p.cfg.Runtime.Pod(pod.UID); rec != nil || runs {
 		return w
 	}
-	if r := Admit(pod, all, p.cfg.Room); r != nil {
-		if Admit(pod, staying, p.cfg.Room) == nil {
+	room := p.room()
+	if r := Admit(pod, all, room); r != nil {
+		if Admit(pod, staying, room) == nil {
 			return nil
 		}
 		w.reject(*r, rejected)

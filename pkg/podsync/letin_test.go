@@ -1,0 +1,49 @@
+package podsync
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+func TestOrderOfAdmission(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newNode(), t.TempDir()
+		named := func(name string, age time.Duration, change func(*corev1.Pod)) *corev1.Pod {
+			pod := basePod()
+			pod.Name, pod.UID = name, types.UID("uid-"+name)
+			pod.CreationTimestamp = metav1.NewTime(time.Now().Add(-age))
+			change(pod)
+			return pod
+		}
+		nothing := func(*corev1.Pod) {}
+		young := named("young", time.Minute, nothing)
+		a := n.run(t, dir)
+		a.want(young)
+		a.end()
+		a = n.run(t, dir)
+		defer a.end()
+		a.pool.cfg.Room.Allocatable = list("pods", "4")
+		started := metav1.Now()
+		a.want(
+			named("last", time.Minute, nothing),
+			named("old", time.Hour, nothing),
+			named("was", time.Minute, func(p *corev1.Pod) { p.Status.StartTime = &started }),
+			named("vip", time.Minute, func(p *corev1.Pod) { p.Spec.Priority = new(int32(7)) }),
+			young,
+		)
+		var in []string
+		for _, pod := range a.pool.Pods() {
+			if pod.Status.Phase != corev1.PodFailed {
+				in = append(in, pod.Name)
+			} else if pod.Status.Reason != "OutOfpods" {
+				t.Errorf("%s: want OutOfpods, got %s", pod.Name, pod.Status.Reason)
+			}
+		}
+		check(t, "who was here, then who was before, then the important, then the old", []string{"old", "vip", "was", "young"}, in)
+	})
+}
