@@ -50,6 +50,7 @@ type agent struct {
 	wake   atomic.Pointer[func(types.UID)]
 	source *podsource.Dir
 	board  *podstatus.Board
+	api    *apiPods // nil when standalone
 	// objects are the config maps and secrets of the manifest directory.
 	objects atomic.Pointer[podsource.Objects]
 }
@@ -57,12 +58,13 @@ type agent struct {
 // build makes all parts, lowest first. Nothing runs yet but what outlives the
 // agent anyway.
 func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, error) {
-	a := &agent{cfg: cfg, log: log, board: podstatus.NewBoard(), desired: podsync.NewDesired("file")}
+	a := &agent{cfg: cfg, log: log, board: podstatus.NewBoard()}
 	a.objects.Store(&podsource.Objects{})
 	var err error
 	if a.cluster, err = joinCluster(cfg); err != nil {
 		return nil, err
 	}
+	a.desired = podsync.NewDesired(a.podSources()...)
 	if a.tree, err = newTree(ctx, cfg, log); err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)
 	}
@@ -88,6 +90,7 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, er
 	if err != nil {
 		return nil, err
 	}
+	a.api = a.newAPIPods()
 	wake := a.pool.Wake
 	a.wake.Store(&wake)
 	a.source = &podsource.Dir{
@@ -207,7 +210,7 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 	return podsync.NewPool(podsync.Config{
 		Alive: alive, AliveEvery: aliveEvery,
 		Desired: a.desired, Runtime: a.runtime, Images: a.images, Cgroups: a.tree, Volumes: volumes, Probes: a.probes,
-		Status: a.board, Event: a.event,
+		Status: statusSink{a}, Event: a.event,
 		Lookups:        podsync.Lookups{ConfigMap: a.configMap, Secret: a.secret, Field: volume.FieldValue, Resource: volumes.ResourceValue, Credentials: cri.Credentials},
 		Room:           podsync.Room{Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
 		NodeIPs:        a.nodeIPs(),
@@ -225,6 +228,9 @@ func (a *agent) parts() []func(context.Context) error {
 	}
 	if a.embedded != nil {
 		parts = append(parts, a.embedded.Run)
+	}
+	if a.api != nil {
+		parts = append(parts, a.api.Run)
 	}
 	return parts
 }
@@ -246,7 +252,7 @@ func (a *agent) close() { a.tree.Close() }
 // accept takes the full list of the manifest directory.
 func (a *agent) accept(pods []*corev1.Pod, objects podsource.Objects) {
 	a.objects.Store(&objects)
-	a.desired.Set("file", pods)
+	a.desired.Set(podsource.Source, pods)
 	a.pool.WakeAll() // objects that pods wait for may have arrived
 }
 

@@ -23,8 +23,10 @@ const (
 	AnnotationSource = "kubernetes.io/config.source"
 	// AnnotationSeen is when this agent first saw the pod; it says nothing about
 	// the pod's content.
-	AnnotationSeen   = "kubernetes.io/config.seen"
-	annotationMirror = "kubernetes.io/config.mirror"
+	AnnotationSeen = "kubernetes.io/config.seen"
+	// AnnotationMirror marks the pod of an API server that shows a static pod; its
+	// value is the hash of that.
+	AnnotationMirror = "kubernetes.io/config.mirror"
 )
 
 // Source names this source of pods.
@@ -68,7 +70,7 @@ func contentHash(tree map[string]any, node, file string) (string, error) {
 
 func isLocalAnnotation(key string) bool {
 	switch key {
-	case AnnotationHash, AnnotationSource, AnnotationSeen, annotationMirror:
+	case AnnotationHash, AnnotationSource, AnnotationSeen, AnnotationMirror:
 		return true
 	default:
 		return false

@@ -109,5 +109,8 @@ type ProbeResults interface {
 // StatusSink is told the newest status of each pod. The pod must not be changed.
 type StatusSink interface {
 	Set(pod *corev1.Pod)
+	// Release says that a pod which is being deleted runs nothing and holds nothing
+	// on this node any more; its last status has been set.
+	Release(pod *corev1.Pod)
 	Remove(uid types.UID)
 }

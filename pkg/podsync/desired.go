@@ -51,6 +51,15 @@ func (d *Desired) Set(source string, pods []*corev1.Pod) {
 	d.notify()
 }
 
+// StandIn gives a source pods to go on with until it has reported.
+func (d *Desired) StandIn(source string, pods []*corev1.Pod) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.silent[source] {
+		d.sources[source] = pods
+	}
+}
+
 // Evict ends a pod for good: it becomes Failed with this reason and stays so
 // until its source drops it. The first eviction of a pod wins.
 func (d *Desired) Evict(uid types.UID, reason, message string) {

@@ -179,6 +179,12 @@ func (f fakeBoard) Set(pod *corev1.Pod) {
 	f.statuses[pod.UID] = pod.Status
 }
 
+func (f fakeBoard) Release(pod *corev1.Pod) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.verbs = append(f.verbs, "release "+pod.Name+" "+string(pod.Status.Phase)+"\n")
+}
+
 func (f fakeBoard) Remove(uid types.UID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

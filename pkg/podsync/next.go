@@ -64,6 +64,9 @@ type Have struct {
 	Series  map[string]int     // container to the attempt with which its crashes began
 	Replace map[string]Replace // by container ID: asked to be restarted in place
 
+	// Restarts counts those of containers of which the runtime may know nothing.
+	Restarts map[string]int
+
 	PostStarted map[string]bool // by container ID: the hook is over
 	PreStopped  map[string]bool // by container ID: the hook is over, or has begun
 }

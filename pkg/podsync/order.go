@@ -2,6 +2,7 @@ package podsync
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -100,7 +101,7 @@ func (p *planner) removeOldAttempts() {
 func (p *planner) prepareSandbox() {
 	failed := p.prepare()
 	for _, c := range p.firstContainers() {
-		p.pull(c, p.nextAttempt(p.Have.Pod.Container(c.Name)))
+		p.pull(c, p.nextAttempt(c.Name, p.Have.Pod.Container(c.Name)))
 	}
 	if !p.Cgroup {
 		return
@@ -251,16 +252,30 @@ func isUp(a *cri.Container) bool {
 	return a != nil && a.State != cri.Exited
 }
 
-func (p *planner) nextAttempt(last *cri.Container) int {
-	if last == nil {
-		return 0
+func (p *planner) nextAttempt(name string, last *cri.Container) int {
+	if last != nil {
+		return last.Attempt + 1
 	}
-	return last.Attempt + 1
+	if n, ran := p.Restarts[name]; ran {
+		return n + 1
+	}
+	return 0
+}
+
+// restarts counts those of the containers which a status says have run.
+func restarts(s corev1.PodStatus) map[string]int {
+	counts := map[string]int{}
+	for _, c := range slices.Concat(s.InitContainerStatuses, s.ContainerStatuses) {
+		if c.State.Running != nil || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil {
+			counts[c.Name] = int(c.RestartCount)
+		}
+	}
+	return counts
 }
 
 // start plans the next attempt of c after last, or tells what it waits for.
 func (p *planner) start(c *corev1.Container, last *cri.Container) {
-	attempt := p.nextAttempt(last)
+	attempt := p.nextAttempt(c.Name, last)
 	series := p.Series[c.Name]
 	if last != nil {
 		// An exit counts as a crash unless someone else ended the container: a

@@ -221,8 +221,8 @@ func (p *Pool) reconcile(ctx context.Context, workers *sync.WaitGroup, sweep boo
 	return v.synced && err == nil
 }
 
-// startNew takes on wanted pods that have no worker. A pod waits for the one of
-// the same name before it, and for room that others are about to give back.
+// startNew takes on wanted pods that have no worker. A static pod waits for the one
+// of the same name before it, and any for room that others are about to give back.
 func (p *Pool) startNew(ctx context.Context, workers *sync.WaitGroup, v view, orphans []*corev1.Pod) {
 	names := map[string]types.UID{}
 	for _, pod := range orphans {
@@ -235,10 +235,12 @@ func (p *Pool) startNew(ctx context.Context, workers *sync.WaitGroup, v view, or
 	p.byClaim(fresh)
 	staying, all := p.load()
 	for _, pod := range fresh {
-		if uid, taken := names[fullName(pod)]; taken && uid != pod.UID {
-			continue
+		if isStatic(pod) { // others may meet: an API server deletes by force before we do
+			if uid, taken := names[fullName(pod)]; taken && uid != pod.UID {
+				continue
+			}
+			names[fullName(pod)] = pod.UID
 		}
-		names[fullName(pod)] = pod.UID
 		w := p.admit(pod, staying, all)
 		if w == nil {
 			continue
@@ -262,11 +264,11 @@ func (p *Pool) admit(pod *corev1.Pod, staying, all Load) *worker {
 		p.cfg.Log.Error("record not read", "uid", pod.UID, "err", err)
 	}
 	var rejected *record
-	if rec != nil && rec.End != nil && rec.End.Rejected {
+	if rec != nil && rec.End != nil && rec.End.Rejected && isStatic(pod) {
 		rec, rejected = nil, rec // the node may have more room than it had
 	}
 	w := newWorker(&p.cfg, pod, rec, p.resized)
-	if _, runs := p.cfg.Runtime.Pod(pod.UID); rec != nil || runs {
+	if _, runs := p.cfg.Runtime.Pod(pod.UID); rec != nil || runs || terminal(pod.Status.Phase) || pod.DeletionTimestamp != nil {
 		return w
 	}
 	room := p.room()
@@ -384,6 +386,16 @@ func podOf(r cri.Pod) *corev1.Pod {
 	pod.Spec.TerminationGracePeriodSeconds = new(int64(minGrace / time.Second))
 	return pod
 }
+
+// isStatic says whether a pod comes from this machine and not from an API server,
+// which takes away one pod of a name before it has another.
+func isStatic(pod *corev1.Pod) bool { return pod.Annotations[configSource] != sourceAPI }
+
+// configSource is where the sources write who they are, as in the kubelet.
+const (
+	configSource = "kubernetes.io/config.source"
+	sourceAPI    = "api"
+)
 
 func fullName(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }
 

@@ -113,3 +113,23 @@ func podDirs(root string) ([]types.UID, error) {
 	}
 	return uids, nil
 }
+
+// Recorded are the pods that an earlier agent had and did not end, as their source
+// had them at last.
+func (p *Pool) Recorded() []*corev1.Pod {
+	uids, err := p.cfg.records().list()
+	if err != nil {
+		p.cfg.Log.Error("records not read", "err", err)
+	}
+	var pods []*corev1.Pod
+	for _, uid := range uids {
+		rec, err := p.cfg.records().load(uid)
+		switch {
+		case err != nil:
+			p.cfg.Log.Error("record not read", "uid", uid, "err", err)
+		case rec != nil && !rec.Gone:
+			pods = append(pods, rec.Pod)
+		}
+	}
+	return pods
+}

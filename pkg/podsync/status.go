@@ -115,6 +115,7 @@ func (st *statusOf) container(c *corev1.Container) corev1.ContainerStatus {
 	s := corev1.ContainerStatus{Name: c.Name, Image: c.Image, Started: new(false)}
 	attempts := st.Have.Pod.Attempts(c.Name)
 	if len(attempts) == 0 {
+		s.RestartCount = int32(st.Restarts[c.Name])
 		s.State.Waiting = st.waiting(c.Name)
 		return s
 	}

@@ -3,6 +3,7 @@ package podsync
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -26,22 +27,34 @@ var (
 // update hands over the newest version of the pod from its source.
 func (w *worker) update(pod *corev1.Pod, evicted map[types.UID]Eviction) {
 	w.mu.Lock()
-	changed := w.pod != pod && !equality.Semantic.DeepEqual(w.pod, pod)
+	differs := w.pod != pod && !sameWish(w.pod, pod)
+	changed := differs || w.pod != pod && !equality.Semantic.DeepEqual(w.pod.Status.Conditions, pod.Status.Conditions)
 	w.pod = pod
-	w.facts.stale = w.facts.stale || changed // the downward API shows labels and annotations
+	w.facts.stale = w.facts.stale || differs // the downward API shows labels and annotations
+	w.dirty = w.dirty || differs
 	w.mu.Unlock()
 	now := time.Now()
 	if pod.DeletionTimestamp != nil {
-		w.decideEnd(End{At: now, Grace: gracePeriod(pod)})
-		changed = true
+		changed = w.decideEnd(End{At: now, Grace: gracePeriod(pod)}) || changed
 	}
 	if e, ok := evicted[w.uid]; ok {
-		w.decideEnd(End{At: now, Grace: gracePeriod(pod), Phase: corev1.PodFailed, Reason: e.Reason, Message: e.Message, Why: e.Message})
-		changed = true
+		changed = w.decideEnd(End{At: now, Grace: gracePeriod(pod), Phase: corev1.PodFailed, Reason: e.Reason, Message: e.Message, Why: e.Message}) || changed
+	}
+	if s := pod.Status; terminal(s.Phase) { // somebody else may have ended it
+		changed = w.decideEnd(End{At: now, Grace: gracePeriod(pod), Phase: s.Phase, Reason: s.Reason, Message: s.Message}) || changed
 	}
 	if changed {
 		w.poke()
 	}
+}
+
+// sameWish says whether two versions of a pod ask for the same. What only tells
+// how the pod does is no wish; in an API server it is mostly what we have written.
+func sameWish(a, b *corev1.Pod) bool {
+	return a.Generation == b.Generation && a.DeletionTimestamp.Equal(b.DeletionTimestamp) &&
+		equality.Semantic.DeepEqual(a.DeletionGracePeriodSeconds, b.DeletionGracePeriodSeconds) &&
+		maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
+		equality.Semantic.DeepEqual(a.Spec, b.Spec)
 }
 
 // drop says that no source has the pod any more. There is no way back: should it

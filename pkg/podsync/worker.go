@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
@@ -34,6 +33,7 @@ type worker struct {
 	probed map[string]bool   // container IDs handed to the prober
 	told   bool              // the status has been told by this agent
 	ending bool              // the prober has been told of the end
+	freed  bool              // the sink has been told that nothing is held any more
 
 	mu      sync.Mutex // guards all below; not held across I/O
 	pod     *corev1.Pod
@@ -41,6 +41,7 @@ type worker struct {
 	flights map[string]flight // by slot
 	rec     record            // as last saved, but for what is dirty
 	dirty   bool
+	unknown bool // there was no record: all that is known is what the source says
 }
 
 // facts are the outcomes of steps that nothing else remembers. A new agent does
@@ -103,8 +104,11 @@ func newWorker(cfg *Config, pod *corev1.Pod, rec *record, resized func(freed boo
 	if rec != nil {
 		w.rec = *rec
 	} else {
-		w.rec = record{Started: time.Now()}
-		w.dirty = true
+		w.rec = record{Started: time.Now(), Status: *pod.Status.DeepCopy()}
+		if t := pod.Status.StartTime; t != nil {
+			w.rec.Started = t.Time
+		}
+		w.dirty, w.unknown = true, true
 	}
 	w.rec.Pod = pod
 	if w.rec.Series == nil {
@@ -175,12 +179,12 @@ func (w *worker) restore(rec record) {
 			}
 		}
 	}
-	if rec.Status.Phase != "" {
-		return
-	}
 	have, _ := w.cfg.Runtime.Pod(w.uid)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if !w.unknown {
+		return
+	}
 	for _, a := range have.Containers {
 		if _, known := w.rec.Series[a.Name]; !known && a.Attempt > 0 {
 			w.rec.Series[a.Name] = a.Attempt
@@ -275,6 +279,7 @@ func (w *worker) recall() (Want, Have) {
 	for slot, f := range w.flights {
 		have.Busy[slot] = f.step.verb()
 	}
+	have.Restarts = restarts(w.rec.Status)
 	for k, f := range w.facts.held {
 		have.Held[k] = f.Held
 	}
@@ -324,15 +329,15 @@ func (w *worker) health(pod *corev1.Pod, a *cri.Container) Health {
 }
 
 // decideEnd makes End a fact, and stops what is still being started. A later
-// decision can only shorten the grace period.
-func (w *worker) decideEnd(e End) {
+// decision can only shorten the grace period. It says whether it made a difference.
+func (w *worker) decideEnd(e End) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if have := w.rec.End; have != nil {
 		sooner := *have
 		sooner.Grace = e.At.Add(e.Grace).Sub(have.At)
 		if sooner.Grace >= have.Grace {
-			return
+			return false
 		}
 		e = sooner
 		w.cancelFlights(StopContainer{}.verb(), PreStop{}.verb())
@@ -341,6 +346,7 @@ func (w *worker) decideEnd(e End) {
 	}
 	w.rec.End = &e
 	w.dirty = true
+	return true
 }
 
 // callOff cancels steps in flight.
@@ -361,37 +367,4 @@ func (w *worker) cancelFlights(verbs ...string) {
 			f.cancel()
 		}
 	}
-}
-
-// report tells the status and writes down what must outlive the agent.
-func (w *worker) report(want Want, have Have, plan Plan, now time.Time) {
-	w.mu.Lock()
-	status := Status(want, have, plan, w.rec.Status, now)
-	changed := !equality.Semantic.DeepEqual(status, w.rec.Status)
-	w.rec.Status, w.rec.Pod = status, want.Pod
-	save := (changed || w.dirty) && !have.Forgotten
-	w.dirty = false
-	w.mu.Unlock()
-	if plan.Done {
-		w.cfg.Status.Remove(w.uid)
-		return
-	}
-	if save {
-		if err := w.cfg.records().save(w.uid, w.snapshot()); err != nil {
-			w.log.Error("record not written", "err", err)
-		}
-	}
-	if (changed || !w.told) && want.Pod.Name != "" { // of a stray cgroup not even the name is known
-		w.told = true
-		pod := want.Pod.DeepCopy()
-		pod.Status = status
-		w.cfg.Status.Set(pod)
-	}
-}
-
-// status is the status told last.
-func (w *worker) status() corev1.PodStatus {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return *w.rec.Status.DeepCopy()
 }
