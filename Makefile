@@ -19,7 +19,7 @@ MACHINE_PACKAGES := pkg/qos test/node test/systemd
 VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd
 INTEGRATION_PACKAGES := ./pkg/... ./test/node/... ./test/readme/...
 
-.PHONY: help build tools image run down test test-unit test-integration test-container test-vm lint bench bench-peers clean
+.PHONY: help build tools image demo-image run down test test-unit test-integration test-container test-vm lint bench bench-peers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,11 +30,14 @@ build: ## bin/nodeagent, one static binary
 tools: ## containerd, runc and the CNI plugins, into .cache
 	@hack/build-tools.sh
 
-image: ## the demo image, made here from Debian's busybox
+image: ## bin/nodeagent-image.tar, the agent's OCI image for amd64 and arm64
+	@hack/image.sh $(VERSION)
+
+demo-image: ## the demo image, made here from Debian's busybox
 	@hack/install.sh busybox-static
 	@go run ./hack/mkimage -o .cache/images/busybox.tar
 
-run: tools build image ## as root: the demo pods, in a live table
+run: tools build demo-image ## as root: the demo pods, in a live table
 	@hack/install.sh iptables
 	@exec bin/nodeagent run $(RUN_FLAGS) --show
 
@@ -50,14 +53,14 @@ bin/testreport: $(wildcard hack/testreport/*.go)
 test-unit: bin/testreport ## unit tests, with the race detector
 	@bin/testreport run unit -- go test -race -json ./...
 
-test-integration: bin/testreport tools build image ## real containerd, cgroups and CNI on this machine
+test-integration: bin/testreport tools build demo-image ## real containerd, cgroups and CNI on this machine
 	@hack/install.sh iptables nftables iproute2 util-linux docker-registry
 	@bin/testreport run integration -- go test -json -tags integration,registry -count=1 -p 1 -timeout 20m $(INTEGRATION_PACKAGES)
 
-test-container: bin/testreport tools build image ## the same in a container whose init is systemd, on this kernel's cgroups
+test-container: bin/testreport tools build demo-image ## the same in a container whose init is systemd, on this kernel's cgroups
 	@bin/testreport run container -- hack/machine-tests.sh test/systemd-container/run.sh $(MACHINE_PACKAGES)
 
-test-vm: bin/testreport tools build image ## the same in a virtual machine with systemd and unified cgroups
+test-vm: bin/testreport tools build demo-image ## the same in a virtual machine with systemd and unified cgroups
 	@bin/testreport run vm -- hack/machine-tests.sh test/vm/run.sh $(VM_PACKAGES)
 
 lint: ## formatting, vet, the linters of .golangci.yml, a tidy go.mod

@@ -9,7 +9,7 @@ stage() { "${make[@]}" "test-$1" || echo "make test-$1 failed" >&2; }
 
 rm -rf .cache/report
 mkdir -p .cache/report
-"${make[@]}" bin/testreport tools build image || exit 1
+"${make[@]}" bin/testreport tools build demo-image || exit 1
 # The virtual machine runs on one processor and touches nothing of this one:
 # beside the other stages it costs no time of its own.
 set -m # a process group of its own, which an interrupt has to be passed on to

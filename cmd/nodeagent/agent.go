@@ -114,7 +114,9 @@ func newTree(ctx context.Context, cfg config.Config, log *slog.Logger) (*qos.Tre
 	percent, _ := strconv.ParseInt(strings.TrimSuffix(k.QOSReserved["memory"], "%"), 10, 64) // Validate has parsed it
 	return qos.New(ctx, qos.Config{
 		Driver: k.CgroupDriver, CgroupFSRoot: "/sys/fs/cgroup", ProcRoot: "/proc", SysRoot: "/sys", RunRoot: "/run", CgroupRoot: k.CgroupRoot,
+		OwnRoot: cfg.Agent.Profile == config.ProfileGuest,
 		Node: qos.NodeSettings{
+			Capacity:       capacity(cfg),
 			SystemReserved: reserved(k.SystemReserved), KubeReserved: reserved(k.KubeReserved), ReservedCPUs: k.ReservedSystemCPUs,
 			SystemReservedCgroup: k.SystemReservedCgroup, KubeReservedCgroup: k.KubeReservedCgroup, EvictionHard: k.EvictionHard,
 			EnforceNodeAllocatable: k.EnforceNodeAllocatable, MaxPods: int64(k.MaxPods), PodsPerCore: int64(k.PodsPerCore), RootDir: cfg.Agent.RootDir,

@@ -106,6 +106,9 @@ func (f *runFlags) load() (config.Config, error) {
 			return cfg, fmt.Errorf("name of this node: %w", err)
 		}
 		a.NodeName = strings.ToLower(strings.TrimSpace(name))
+		if a.Profile == config.ProfileGuest {
+			a.NodeName += config.GuestSuffix
+		}
 	}
 	if errs := cfg.Validate(); len(errs) > 0 {
 		return cfg, invalid(f.config, errs)

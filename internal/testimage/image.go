@@ -1,11 +1,13 @@
-// Package testimage builds small OCI image archives, so that neither tests nor
-// the demo need a registry. The same input gives the same bytes.
+// Package testimage builds small OCI image archives without a daemon: those of the
+// tests and the demo, which so need no registry, and the agent's own. The same
+// input gives the same bytes.
 package testimage
 
 import (
 	"archive/tar"
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	_ "crypto/sha256" // go-digest computes with it
 	"encoding/json"
 	"fmt"
@@ -37,6 +39,8 @@ type Image struct {
 	Config ocispec.ImageConfig
 	// Arch is the processor that the image is for; empty is this machine's.
 	Arch string
+	// Gzip compresses the layer.
+	Gzip bool
 }
 
 // Content is an image as a registry keeps it.
@@ -51,15 +55,51 @@ func Write(w io.Writer, i Image) error {
 	if err != nil {
 		return err
 	}
-	top := built.Manifest
-	top.Annotations = map[string]string{"io.containerd.image.name": i.Name, ocispec.AnnotationRefName: i.Name}
-	index, err := json.Marshal(ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{top},
-	})
+	return writeNamed(w, i.Name, built.Manifest, built.Blobs)
+}
+
+// WriteMulti writes images that differ in Arch as one image of the first one's
+// name, from which each machine takes its own.
+func WriteMulti(w io.Writer, images ...Image) error {
+	blobs := map[digest.Digest][]byte{}
+	var manifests []ocispec.Descriptor
+	for _, i := range images {
+		built, err := Build(i)
+		if err != nil {
+			return err
+		}
+		maps.Copy(blobs, built.Blobs)
+		manifests = append(manifests, built.Manifest)
+	}
+	index, err := indexOf(manifests...)
 	if err != nil {
 		return err
 	}
-	return writeLayout(w, index, built.Blobs)
+	top := add(blobs, ocispec.MediaTypeImageIndex, index)
+	return writeNamed(w, images[0].Name, top, blobs)
+}
+
+// writeNamed writes the layout of what top describes, under a name.
+func writeNamed(w io.Writer, name string, top ocispec.Descriptor, blobs map[digest.Digest][]byte) error {
+	top.Annotations = map[string]string{"io.containerd.image.name": name, ocispec.AnnotationRefName: name}
+	index, err := indexOf(top)
+	if err != nil {
+		return err
+	}
+	return writeLayout(w, index, blobs)
+}
+
+func indexOf(manifests ...ocispec.Descriptor) ([]byte, error) {
+	return json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+	})
+}
+
+// add adds a blob and returns what describes it.
+func add(blobs map[digest.Digest][]byte, mediaType string, data []byte) ocispec.Descriptor {
+	d := digest.FromBytes(data)
+	blobs[d] = data
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
 }
 
 // Build makes an image's blobs.
@@ -70,10 +110,12 @@ func Build(i Image) (Content, error) {
 	}
 	arch := cmp.Or(i.Arch, runtime.GOARCH)
 	blobs := map[digest.Digest][]byte{}
-	add := func(mediaType string, data []byte) ocispec.Descriptor {
-		d := digest.FromBytes(data)
-		blobs[d] = data
-		return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
+	stored, mediaType := layer, ocispec.MediaTypeImageLayer
+	if i.Gzip {
+		if stored, err = compress(layer); err != nil {
+			return Content{}, err
+		}
+		mediaType = ocispec.MediaTypeImageLayerGzip
 	}
 	epoch := time.Unix(0, 0).UTC()
 	config, err := json.Marshal(ocispec.Image{
@@ -88,15 +130,27 @@ func Build(i Image) (Content, error) {
 	manifest, err := json.Marshal(ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
-		Config:    add(ocispec.MediaTypeImageConfig, config),
-		Layers:    []ocispec.Descriptor{add(ocispec.MediaTypeImageLayer, layer)},
+		Config:    add(blobs, ocispec.MediaTypeImageConfig, config),
+		Layers:    []ocispec.Descriptor{add(blobs, mediaType, stored)},
 	})
 	if err != nil {
 		return Content{}, err
 	}
-	top := add(ocispec.MediaTypeImageManifest, manifest)
+	top := add(blobs, ocispec.MediaTypeImageManifest, manifest)
 	top.Platform = &ocispec.Platform{Architecture: arch, OS: "linux"}
 	return Content{Manifest: top, Blobs: blobs}, nil
+}
+
+func compress(data []byte) ([]byte, error) {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b) // no name and no time in its header
+	if _, err := w.Write(data); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil { // before the bytes are taken: it writes the last ones
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 func writeLayout(w io.Writer, index []byte, blobs map[digest.Digest][]byte) error {
@@ -138,7 +192,10 @@ func (i *Image) layer() ([]byte, error) {
 			return nil, fmt.Errorf("add %s: %w", name, err)
 		}
 	}
-	return b.Bytes(), tw.Close()
+	if err := tw.Close(); err != nil { // before the bytes are taken: it writes the last ones
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // Busybox is a small Linux user land around a static busybox binary and the

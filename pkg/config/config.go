@@ -22,6 +22,16 @@ const (
 	RuntimeExternal = "external"
 )
 
+// Profiles: what the agent is on its machine. They change defaults, nothing else.
+const (
+	// ProfileStandalone runs the pods of a directory, without a cluster.
+	ProfileStandalone = "standalone"
+	// ProfileNode is a machine that is a node of a cluster.
+	ProfileNode = "node"
+	// ProfileGuest is a second node on a machine whose kubelet is in charge.
+	ProfileGuest = "guest"
+)
+
 // Config is everything a user can set.
 type Config struct {
 	Kubelet kubeletconfig.KubeletConfiguration
@@ -37,7 +47,15 @@ type Config struct {
 type NodeAgentConfiguration struct {
 	metav1.TypeMeta `json:",inline"`
 
-	// NodeName is this machine's name; empty means its hostname.
+	// Profile is standalone, node or guest. Empty is node where there is a
+	// kubeconfig, else standalone.
+	Profile string `json:"profile,omitempty"`
+	// Capacity is what this node has of the machine, by resource: cpu, memory and
+	// ephemeral-storage, each a quantity or a percentage. What is left out is all
+	// that the machine has.
+	Capacity map[string]string `json:"capacity,omitempty"`
+	// NodeName is this node's name; empty means the hostname, of a guest with
+	// -nodeagent behind it.
 	NodeName string `json:"nodeName,omitempty"`
 	// NodeIPs are this machine's addresses; none means those of its interfaces.
 	NodeIPs []string `json:"nodeIPs,omitempty"`
@@ -90,8 +108,16 @@ func (c Config) Line(field string) int {
 }
 
 // Default is what holds when nothing is set.
-func Default() Config {
-	return Config{Kubelet: defaultKubelet(), Agent: defaultAgent()}
+func Default() Config { return DefaultOf("") }
+
+// DefaultOf is what holds when nothing but the profile is set.
+func DefaultOf(profile string) Config {
+	c := Config{Kubelet: defaultKubelet(), Agent: defaultAgent()}
+	c.Agent.Profile = profile
+	if profile == ProfileGuest {
+		beGuest(&c)
+	}
+	return c
 }
 
 // defaultKubelet are the kubelet's own defaults of what this agent has a use for,

@@ -32,11 +32,13 @@ func Load(path string) (Config, error) {
 
 // Parse is Load for a file that was read already.
 func Parse(data []byte) (Config, error) {
-	c := Config{Agent: defaultAgent()}
+	docs := documents(data)
+	profile := profileOf(docs)
+	c := Config{Agent: DefaultOf(profile).Agent}
 	fields := map[string]bool{} // of the kubelet's document
 	seen := map[string]bool{}
 	var errs []error
-	for _, doc := range documents(data) {
+	for _, doc := range docs {
 		text, err := yaml.YAMLToJSONStrict(doc)
 		if err != nil {
 			errs = append(errs, err)
@@ -71,9 +73,24 @@ func Parse(data []byte) (Config, error) {
 	if err := errors.Join(errs...); err != nil {
 		return Config{}, err
 	}
-	c.complete()
+	c.complete(DefaultOf(profile))
 	c.Unsupported = c.unsupported(fields)
 	return c, nil
+}
+
+// profileOf is the profile that a file asks for: it decides the defaults, and so
+// is needed before the rest. What is wrong with the file is for others to say.
+func profileOf(docs [][]byte) string {
+	for _, doc := range docs {
+		var agent struct {
+			Kind    string `json:"kind"`
+			Profile string `json:"profile"`
+		}
+		if err := yaml.Unmarshal(doc, &agent); err == nil && agent.Kind == AgentKind {
+			return agent.Profile
+		}
+	}
+	return ""
 }
 
 // documents divides a file at its lines of "---". Each part keeps its place, by
@@ -132,21 +149,20 @@ func fieldsOf(text []byte) map[string]bool {
 
 // complete fills in what was left out. As with the kubelet, a number of 0 or an
 // empty text is left out; an empty list or map is not.
-func (c *Config) complete() {
+func (c *Config) complete(defaults Config) {
 	if k := &c.Kubelet; k.EvictionHard != nil && k.MergeDefaultEvictionSettings != nil && *k.MergeDefaultEvictionSettings {
 		merged := defaultEvictionHard()
 		maps.Copy(merged, k.EvictionHard)
 		k.EvictionHard = merged
 	}
-	defaults := defaultKubelet()
-	value, from := reflect.ValueOf(&c.Kubelet).Elem(), reflect.ValueOf(&defaults).Elem()
+	value, from := reflect.ValueOf(&c.Kubelet).Elem(), reflect.ValueOf(&defaults.Kubelet).Elem()
 	for i := range value.NumField() {
 		if value.Field(i).IsZero() {
 			value.Field(i).Set(from.Field(i))
 		}
 	}
 	// Two fields are the kubelet's names for what is ours as well.
-	agent := defaultAgent()
+	agent := defaults.Agent
 	if dir := c.Kubelet.PodLogsDir; dir != "" && c.Agent.LogDir == agent.LogDir {
 		c.Agent.LogDir = strings.TrimSuffix(dir, "/")
 	}
@@ -174,8 +190,7 @@ func honoured() []string {
 // unsupported lists the fields of a document that ask for something that does
 // not happen. A field that asks for the default is no disappointment.
 func (c Config) unsupported(set map[string]bool) []string {
-	defaults := defaultKubelet()
-	value, base := reflect.ValueOf(c.Kubelet), reflect.ValueOf(defaults)
+	value, base := reflect.ValueOf(c.Kubelet), reflect.ValueOf(DefaultOf(c.Agent.Profile).Kubelet)
 	var out []string
 	for field, v := range value.Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")

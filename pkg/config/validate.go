@@ -24,6 +24,7 @@ func (c Config) Validate() []error {
 	v.images(c)
 	v.runtime(c.Agent)
 	v.agreement(c)
+	v.guest(c)
 	slices.SortStableFunc(v.errs, func(a, b *FieldError) int { return a.Line - b.Line })
 	out := make([]error, 0, len(v.errs))
 	for _, err := range v.errs {
@@ -77,7 +78,9 @@ func (v *validator) notNegative(field string, d time.Duration) {
 // pods is about where pods come from and what they see.
 func (v *validator) pods(c Config) {
 	k := c.Kubelet
-	v.absolute("staticPodPath", k.StaticPodPath)
+	if k.StaticPodPath != "" || c.Agent.Profile != ProfileGuest { // a guest's pods come from the API server
+		v.absolute("staticPodPath", k.StaticPodPath)
+	}
 	if k.FileCheckFrequency.Duration < time.Second {
 		v.problem("fileCheckFrequency", "%s is less than 1s; changes are seen at once in any case", k.FileCheckFrequency.Duration)
 	}
@@ -174,6 +177,22 @@ func (v *validator) reserved(field string, list map[string]string) {
 		v.oneOf(field, r, "cpu", "memory", "ephemeral-storage", "pid")
 		if q, err := resource.ParseQuantity(list[r]); err != nil || q.Sign() < 0 {
 			v.problem(field+"."+r, "%q is not a quantity of at least 0", list[r])
+		}
+	}
+}
+
+// shares are parts of what the machine has.
+func (v *validator) shares(field string, list map[string]string) {
+	for _, r := range slices.Sorted(maps.Keys(list)) {
+		v.oneOf(field, r, "cpu", "memory", "ephemeral-storage")
+		if number, isPercent := strings.CutSuffix(list[r], "%"); isPercent {
+			if p, err := strconv.ParseFloat(number, 64); err != nil || !(p > 0 && p <= 100) {
+				v.problem(field+"."+r, "%q is not above 0%% and at most 100%%", list[r])
+			}
+			continue
+		}
+		if q, err := resource.ParseQuantity(list[r]); err != nil || q.Sign() <= 0 {
+			v.problem(field+"."+r, "%q is neither a quantity above 0 nor a percentage", list[r])
 		}
 	}
 }

@@ -30,7 +30,8 @@ type Update func(pods []*corev1.Pod, objects Objects)
 // object, the later one wins, and that is a problem of the earlier one.
 //
 // A file with a problem keeps what it had when it was last good; only its removal
-// ends its pods. A path that does not exist is an empty directory.
+// ends its pods. A path that does not exist is an empty directory, and an empty
+// path one that stays so.
 type Dir struct {
 	Path     string
 	NodeName string
@@ -60,6 +61,11 @@ func (d *Dir) Problems() []Problem {
 // Run reads the directory and follows its changes until ctx ends. Events of the
 // file system are a hint to look; what is found is the truth.
 func (d *Dir) Run(ctx context.Context) error {
+	if d.Path == "" {
+		d.Emit(nil, Objects{})
+		<-ctx.Done()
+		return nil
+	}
 	every := d.RescanEvery
 	if every <= 0 {
 		every = 20 * time.Second

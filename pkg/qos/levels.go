@@ -62,6 +62,9 @@ func (t *Tree) EnsureRoot(ctx context.Context) error {
 	if err := t.scoreSelf(); err != nil {
 		return err
 	}
+	if err := t.ensureOwnRoot(ctx, cpus); err != nil {
+		return err
+	}
 	root := t.rootResources(cpus)
 	if err := t.apply(ctx, t.level(), &root, true); err != nil {
 		return err
@@ -75,6 +78,17 @@ func (t *Tree) EnsureRoot(ctx context.Context) error {
 		t.v2Swap = err == nil
 	}
 	return t.enforceReserved(ctx, cpus)
+}
+
+// ensureOwnRoot makes what kubepods lies in, where that is ours, and limits it to
+// the node's capacity: whatever is in it, the rest of the machine has the rest.
+func (t *Tree) ensureOwnRoot(ctx context.Context, cpus string) error {
+	if !t.cfg.OwnRoot || len(t.root) == 0 {
+		return nil
+	}
+	memory := t.capacity.Memory().Value()
+	res := Resources{CPUShares: sharesOf(t.capacity.Cpu()), Memory: &memory, Hugetlb: t.unlimited(), CPUSet: cpus}
+	return t.apply(ctx, t.root, &res, true)
 }
 
 // ensureTiers makes burstable and besteffort. A burstable that is there keeps its

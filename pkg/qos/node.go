@@ -19,6 +19,9 @@ const resourcePids corev1.ResourceName = "pid"
 
 // NodeSettings say what of the machine pods may have.
 type NodeSettings struct {
+	// Capacity is what the node has of the machine, by resource, each a quantity or
+	// a percentage. What is left out is all there is.
+	Capacity map[corev1.ResourceName]string
 	// SystemReserved and KubeReserved are set aside: cpu, memory,
 	// ephemeral-storage and pid.
 	SystemReserved, KubeReserved corev1.ResourceList
@@ -107,7 +110,42 @@ func (c *Config) readCapacity() (corev1.ResourceList, error) {
 		size := resource.NewQuantity(kb*1024, resource.BinarySI)
 		out[corev1.ResourceName(corev1.ResourceHugePagesPrefix+size.String())] = *resource.NewQuantity(n*kb*1024, resource.BinarySI)
 	}
-	return out, nil
+	return out, c.Node.share(out)
+}
+
+// share cuts what the machine has down to what the node has of it.
+func (s *NodeSettings) share(machine corev1.ResourceList) error {
+	for r, part := range s.Capacity {
+		whole, listed := machine[r]
+		if !listed {
+			continue // ephemeral-storage, where its size cannot be told
+		}
+		own, err := partOf(part, whole)
+		if err != nil {
+			return fmt.Errorf("capacity %s: %w", r, err)
+		}
+		if own.Cmp(whole) > 0 {
+			return fmt.Errorf("capacity %s is %s, and this machine has %s: lower it", r, part, whole.String())
+		}
+		machine[r] = own
+	}
+	return nil
+}
+
+// partOf reads a quantity, or a percentage of whole.
+func partOf(s string, whole resource.Quantity) (resource.Quantity, error) {
+	percent, isPercent := strings.CutSuffix(s, "%")
+	if !isPercent {
+		return resource.ParseQuantity(s)
+	}
+	f, err := strconv.ParseFloat(percent, 64)
+	if err != nil {
+		return resource.Quantity{}, fmt.Errorf("%q is not a percentage", s)
+	}
+	if whole.Format == resource.BinarySI { // bytes
+		return *resource.NewQuantity(int64(float64(whole.Value())*f/100), whole.Format), nil
+	}
+	return *resource.NewMilliQuantity(int64(float64(whole.MilliValue())*f/100), whole.Format), nil
 }
 
 // absoluteOf is capacity less what is reserved: what kubepods may use.

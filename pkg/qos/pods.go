@@ -143,7 +143,11 @@ func (t *Tree) RemoveRoot(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, n := range []name{t.level("burstable"), t.level("besteffort"), t.level()} {
+	levels := []name{t.level("burstable"), t.level("besteffort"), t.level()}
+	if t.cfg.OwnRoot && len(t.root) > 0 {
+		levels = append(levels, t.root)
+	}
+	for _, n := range levels {
 		dir, err := t.path(n)
 		if err != nil {
 			return err

@@ -25,8 +25,10 @@ type Config struct {
 	// RunRoot holds the sockets of systemd and of the D-Bus daemon.
 	RunRoot string
 	// CgroupRoot is the cgroup that kubepods lies in, in cgroupfs form. Other than
-	// "/" it must exist.
+	// "/" it must exist, or OwnRoot makes it: then it is limited to the node's
+	// capacity, and goes with the rest.
 	CgroupRoot              string
+	OwnRoot                 bool
 	Node                    NodeSettings
 	PodPidsLimit            int64
 	CPUCFSQuota             bool
@@ -91,7 +93,7 @@ func New(ctx context.Context, cfg Config) (*Tree, error) {
 	}
 	if root := strings.Trim(cfg.CgroupRoot, "/"); root != "" {
 		t.root = strings.Split(root, "/")
-		if dir, err := t.path(t.root); err != nil || !h.exists(dir) {
+		if dir, err := t.path(t.root); err != nil || !cfg.OwnRoot && !h.exists(dir) {
 			return nil, fmt.Errorf("cgroupRoot %s does not exist under every controller: create it first, or leave cgroupRoot out", cfg.CgroupRoot)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// image is the demo image that `make image` builds from Debian's busybox.
+// image is the demo image that `make demo-image` builds from Debian's busybox.
 const image = "demo/busybox:1"
 
 // patience bounds how long a state may take to come, in an emulated machine too;

@@ -65,7 +65,7 @@ func (m *machine) listen() (net.Listener, error) {
 // newImage is busybox with some bytes that no other image has.
 func newImage(t *testing.T, name string, size int) testimage.Image {
 	t.Helper()
-	const busybox = "/bin/busybox" // as `make image`, which installs it
+	const busybox = "/bin/busybox" // as `make demo-image`, which installs it
 	binary, err := os.ReadFile(busybox)
 	if err != nil {
 		t.Fatal(err)
