@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/nodeagent/nodeagent/internal/daemon"
 )
 
 // Options are what a control plane is made from.
@@ -31,6 +33,7 @@ type Options struct {
 // Plane is one control plane.
 type Plane struct {
 	dir   string
+	procs daemon.Set
 	opts  Options
 	ports ports
 	ca    *authority
@@ -74,7 +77,7 @@ func Open(dir string, opts Options) (*Plane, error) {
 	if opts.BindAddress == "" {
 		opts.BindAddress = "127.0.0.1"
 	}
-	p := &Plane{dir: dir, opts: opts}
+	p := &Plane{dir: dir, procs: daemon.Set{Dir: dir}, opts: opts}
 	if p.ca, err = openAuthority(p.file("pki")); err != nil {
 		return nil, fmt.Errorf("certificates of %s: %w", dir, err)
 	}
@@ -115,6 +118,14 @@ func (p *Plane) choosePorts() error {
 	return os.WriteFile(p.file(savedFile), data, 0o644)
 }
 
+// spawn starts one of the programs in BinDir.
+func (p *Plane) spawn(program string, args ...string) error {
+	if err := p.procs.Spawn(program, filepath.Join(p.opts.BinDir, program), args...); err != nil {
+		return fmt.Errorf("%w; hack/build-peers.sh %s builds it", err, program)
+	}
+	return nil
+}
+
 // Start runs everything and returns when it can be used.
 func (p *Plane) Start(ctx context.Context) error {
 	if err := p.files(); err != nil {
@@ -141,10 +152,10 @@ func (p *Plane) Start(ctx context.Context) error {
 // Stop ends everything. The directory stays.
 func (p *Plane) Stop() error {
 	return errors.Join(
-		p.end("kube-scheduler", 10*time.Second),
-		p.end("kube-controller-manager", 10*time.Second),
+		p.procs.End("kube-scheduler", 10*time.Second),
+		p.procs.End("kube-controller-manager", 10*time.Second),
 		p.StopAPIServer(),
-		p.end("etcd", 10*time.Second),
+		p.procs.End("etcd", 10*time.Second),
 	)
 }
 
@@ -166,7 +177,7 @@ func (p *Plane) StartAPIServer(ctx context.Context) error {
 }
 
 // StopAPIServer ends the API server alone. Watches would hold it up.
-func (p *Plane) StopAPIServer() error { return p.end("kube-apiserver", 3*time.Second) }
+func (p *Plane) StopAPIServer() error { return p.procs.End("kube-apiserver", 3*time.Second) }
 
 // host is the address that clients are told.
 func (p *Plane) host() string {
@@ -178,6 +189,9 @@ func (p *Plane) host() string {
 
 // URL is the API server's.
 func (p *Plane) URL() string { return fmt.Sprintf("https://%s:%d", p.host(), p.ports.APIServer) }
+
+// CA is the file with the certificate of who signs everything.
+func (p *Plane) CA() string { return p.file("ca.crt") }
 
 // AuditLog is the file that holds what nodes asked for.
 func (p *Plane) AuditLog() string { return p.file("audit.log") }
@@ -199,7 +213,7 @@ func (p *Plane) await(ctx context.Context, what string, programs []string, check
 			return nil
 		}
 		for _, program := range programs {
-			if died := p.died(program); died != nil {
+			if died := p.procs.Died(program); died != nil {
 				return died
 			}
 		}
