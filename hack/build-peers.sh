@@ -30,7 +30,7 @@ for program in "$@"; do
 	etcd) package=go.etcd.io/etcd/server/v3 ;;
 	kind) package=sigs.k8s.io/kind ;;
 	ginkgo) package=github.com/onsi/ginkgo/v2/ginkgo ;;
-	agnhost) package=k8s.io/kubernetes/test/images/agnhost ;;
+	agnhost | nonewprivs) package=k8s.io/kubernetes/test/images/$program ;;
 	e2e.test) verb=(go test -c) package=k8s.io/kubernetes/test/e2e ;;
 	kube* | kubectl) package=k8s.io/kubernetes/cmd/$program ;;
 	*)

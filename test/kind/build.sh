@@ -10,7 +10,7 @@ cache=$PWD/.cache/kind
 mkdir -p "$cache"
 exec 8>"$cache/lock"
 flock 8
-stamp=$(cat test/kind/build.sh test/kind/narrow/*.go hack/debian-root.sh hack/peers/go.mod hack/tools/go.mod <(go version) | sha256sum | cut -d' ' -f1)
+stamp=$(cat test/kind/build.sh test/kind/narrow/*.go hack/debian-root.sh hack/image-archive.sh hack/peers/go.mod hack/tools/go.mod <(go version) | sha256sum | cut -d' ' -f1)
 [ "$(cat "$cache/stamp" 2>/dev/null)" = "$stamp" ] && exit 0
 
 hack/build-tools.sh
@@ -38,24 +38,11 @@ engine() {
 	CGO_ENABLED=0 go build -trimpath -o "$cache/engine/narrow" ./test/kind/narrow
 }
 
-# archive NAME ROOT CONFIG: an image of one layer, as `docker load` and
-# `ctr images import` read it.
-archive() {
-	local dir=$work/archive layer config
-	rm -rf "$dir"
-	mkdir "$dir"
-	tar -C "$2" --numeric-owner --sort=name --mtime=@0 -cf "$dir/layer.tar" .
-	layer=$(sha256sum "$dir/layer.tar" | cut -d' ' -f1)
-	printf '{"architecture":"amd64","os":"linux","config":%s,"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created":"1970-01-01T00:00:00Z"}]}' "$3" "$layer" >"$dir/config.json"
-	printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$1" >"$dir/manifest.json"
-	tar -C "$dir" -cf "$4" manifest.json config.json layer.tar
-}
-
 # component NAME PROGRAM: the image of one static program.
 component() {
 	mkdir -p "$work/rootfs/usr/local/bin" "$work/rootfs/tmp" "$work/rootfs/etc"
 	cp "$peers/$2" "$work/rootfs/usr/local/bin/"
-	archive "$1" "$work/rootfs" '{"Env":["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}' "$work/images/$2.tar"
+	hack/image-archive.sh "$work/images/$2.tar" "$1" '{"Env":["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}' "$work/rootfs"
 	rm -rf "$work/rootfs"
 }
 
@@ -72,7 +59,7 @@ images() {
 		pause)
 			mkdir -p "$work/rootfs"
 			gcc -Os -static -o "$work/rootfs/pause" "$(cd hack/peers && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c"
-			archive "$name" "$work/rootfs" '{"Entrypoint":["/pause"],"User":"65535:65535"}' "$work/images/pause.tar"
+			hack/image-archive.sh "$work/images/pause.tar" "$name" '{"Entrypoint":["/pause"],"User":"65535:65535"}' "$work/rootfs"
 			rm -rf "$work/rootfs"
 			pause=$name
 			;;
@@ -154,9 +141,8 @@ node() {
 	sed -i "s|restrict_oom_score_adj = false|restrict_oom_score_adj = true|; s|sandbox_image = .*|sandbox_image = \"$pause\"|" "$root/etc/containerd/config.toml"
 	sed -i '/^OOMScoreAdjust=/d; /^LimitNPROC=/d; /^LimitCORE=/d; /^LimitNOFILE=/d' "$root/etc/systemd/system/containerd.service"
 	preload "$root"
-	archive "nodeagent.dev/kind-node:$(cat "$root/kind/version")" "$root" \
-		'{"Env":["container=docker","PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Entrypoint":["/usr/local/bin/entrypoint","/sbin/init"],"StopSignal":"SIGRTMIN+3"}' \
-		"$work/node-image.tar"
+	hack/image-archive.sh "$work/node-image.tar" "nodeagent.dev/kind-node:$(cat "$root/kind/version")" \
+		'{"Env":["container=docker","PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Entrypoint":["/usr/local/bin/entrypoint","/sbin/init"],"StopSignal":"SIGRTMIN+3"}' "$root"
 	mv "$work/node-image.tar" "$cache/node-image.tar"
 	cp "$root/kind/version" "$cache/version"
 }
