@@ -105,6 +105,7 @@ func (r *Runtime) createContainer(ctx context.Context, p *podState, sandbox *San
 			Image: cfg.Container.Image, ImageRef: imageRef(cfg.Image), ImageID: cfg.Image.ID,
 			CreatedAt: record.CreatedAt, LogPath: r.logPath(cfg), CgroupPath: spec.Linux.CgroupsPath,
 			StopSignal: stopSignal, User: userOf(spec), Resources: *cfg.Container.Resources.DeepCopy(),
+			PodResources: cfg.Pod.Spec.Resources.DeepCopy(),
 		},
 		exited: make(chan struct{}),
 	}

@@ -1,8 +1,8 @@
 package cri
 
 import (
-	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -28,6 +28,7 @@ const (
 	labelLogPath    = labelPrefix + "log-path"
 	labelStopSignal = labelPrefix + "stop-signal"
 	labelResources  = labelPrefix + "resources"
+	labelPodSize    = labelPrefix + "pod-resources"
 	labelBoot       = labelPrefix + "boot-id"
 	labelIO         = labelPrefix + "io"
 	labelTermLog    = labelPrefix + "termination-log"
@@ -61,11 +62,11 @@ func parseIOFlags(s string) (f ioFlags) {
 
 // containerLabels are the labels of a container that is being created.
 func containerLabels(cfg *ContainerConfig, bootID, logPath, stopSignal string) (map[string]string, error) {
-	resources, err := json.Marshal(cfg.Container.Resources)
+	labels, err := resourceLabels(&cfg.Container.Resources, cfg.Pod.Spec.Resources)
 	if err != nil {
 		return nil, err
 	}
-	labels := podLabels(cfg.Pod)
+	maps.Copy(labels, podLabels(cfg.Pod))
 	labels[labelKind] = kindContainer
 	labels[labelName] = cfg.Container.Name
 	labels[labelAttempt] = strconv.Itoa(cfg.Attempt)
@@ -74,7 +75,6 @@ func containerLabels(cfg *ContainerConfig, bootID, logPath, stopSignal string) (
 	labels[labelImageRef] = imageRef(cfg.Image)
 	labels[labelLogPath] = logPath
 	labels[labelStopSignal] = stopSignal
-	labels[labelResources] = string(resources)
 	labels[labelBoot] = bootID
 	labels[labelIO] = ioFlags{cfg.Container.TTY, cfg.Container.Stdin, cfg.Container.StdinOnce}.String()
 	labels[labelTermLog] = cfg.TerminationLog
@@ -132,10 +132,8 @@ func fromLabels(id, image string, labels map[string]string, created time.Time) (
 	if c.Attempt, err = strconv.Atoi(labels[labelAttempt]); err != nil {
 		return "", nil, fmt.Errorf("container %s: label %s: %w", id, labelAttempt, err)
 	}
-	if s := labels[labelResources]; s != "" {
-		if err := json.Unmarshal([]byte(s), &c.Resources); err != nil {
-			return "", nil, fmt.Errorf("container %s: label %s: %w", id, labelResources, err)
-		}
+	if err := c.parseResources(labels); err != nil {
+		return "", nil, err
 	}
 	code, exited := labels[labelExitCode]
 	if !exited {

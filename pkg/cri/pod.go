@@ -119,8 +119,10 @@ type Container struct {
 	StopSignal      string // by its name in the kernel
 	// User is who the process runs as, in the pod's own user namespace if it has one.
 	User *corev1.LinuxContainerUser
-	// Resources are the allocated requests and limits.
-	Resources corev1.ResourceRequirements
+	// Resources are the requests and limits that it runs with, PodResources those of
+	// its pod as a whole, or nil when that has none.
+	Resources    corev1.ResourceRequirements
+	PodResources *corev1.ResourceRequirements
 }
 
 // Image is a local, unpacked image.

@@ -189,7 +189,7 @@ func (r *Runtime) start(cfg cri.ContainerConfig) (cri.Container, error) {
 		ID: r.id("c"), Name: cfg.Container.Name, Attempt: cfg.Attempt, SpecHash: cfg.SpecHash, Image: cfg.Container.Image,
 		State: cri.Running, CreatedAt: now, StartedAt: now,
 		StopSignal: "SIGTERM", User: &corev1.LinuxContainerUser{},
-		Resources: *cfg.Container.Resources.DeepCopy(),
+		Resources: *cfg.Container.Resources.DeepCopy(), PodResources: cfg.Pod.Spec.Resources.DeepCopy(),
 	}
 	p.Containers = append([]cri.Container{c}, p.Containers...)
 	return c, nil
@@ -217,6 +217,27 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Durat
 	case <-time.After(min(takes, grace)):
 	}
 	r.Exit(id, code)
+	return nil
+}
+
+// ResizeContainer is cri.Runtime's.
+func (r *Runtime) ResizeContainer(_ context.Context, id string, to cri.Resize) error {
+	c, ok := r.container(id)
+	if !ok || c.State != cri.Running {
+		return cri.ErrNotRunning
+	}
+	if err := r.Before("resize", c.Name); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.pods {
+		for i := range p.Containers {
+			if p.Containers[i].ID == id {
+				p.Containers[i].Resources, p.Containers[i].PodResources = *to.Own.DeepCopy(), to.Pod.DeepCopy()
+			}
+		}
+	}
 	return nil
 }
 

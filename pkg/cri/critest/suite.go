@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -25,6 +28,7 @@ type Verbs interface {
 	RemoveSandbox(ctx context.Context, uid types.UID) error
 	StartContainer(ctx context.Context, cfg cri.ContainerConfig) (cri.Container, error)
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
+	ResizeContainer(ctx context.Context, id string, to cri.Resize) error
 	RemoveContainer(ctx context.Context, id string, keepLog bool) error
 	ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (code int, output []byte, err error)
 }
@@ -41,21 +45,22 @@ type Machine struct {
 // Test runs the contract on the machine that boot makes for each case.
 func Test(t *testing.T, boot func(t *testing.T, wake func(types.UID)) Machine) {
 	for name, c := range map[string]func(*bench){
-		"StartSandboxIsIdempotent":    (*bench).startSandboxIsIdempotent,
-		"NoContainerWithoutSandbox":   (*bench).noContainerWithoutSandbox,
-		"NewestAttemptFirst":          (*bench).newestAttemptFirst,
-		"WhoRunsIsTold":               (*bench).whoRunsIsTold,
-		"ExitIsToldAndKept":           (*bench).exitIsToldAndKept,
-		"RestartsAtOnce":              (*bench).restartsAtOnce,
-		"SandboxAgainAtOnce":          (*bench).sandboxAgainAtOnce,
-		"StopContainerEndsIt":         (*bench).stopContainerEndsIt,
-		"NextAttemptStartsAtOnce":     (*bench).nextAttemptStartsAtOnce,
-		"RemoveContainerKillsIt":      (*bench).removeContainerKillsIt,
-		"StopSandboxKillsAll":         (*bench).stopSandboxKillsAll,
-		"RemoveSandboxForgets":        (*bench).removeSandboxForgets,
-		"ExecSyncTellsTheCode":        (*bench).execSyncTellsTheCode,
-		"UnknownIsDone":               (*bench).unknownIsDone,
-		"WhatIsHandedOutIsTheReaders": (*bench).whatIsHandedOutIsTheReaders,
+		"StartSandboxIsIdempotent":     (*bench).startSandboxIsIdempotent,
+		"NoContainerWithoutSandbox":    (*bench).noContainerWithoutSandbox,
+		"NewestAttemptFirst":           (*bench).newestAttemptFirst,
+		"WhoRunsIsTold":                (*bench).whoRunsIsTold,
+		"ExitIsToldAndKept":            (*bench).exitIsToldAndKept,
+		"RestartsAtOnce":               (*bench).restartsAtOnce,
+		"SandboxAgainAtOnce":           (*bench).sandboxAgainAtOnce,
+		"StopContainerEndsIt":          (*bench).stopContainerEndsIt,
+		"NextAttemptStartsAtOnce":      (*bench).nextAttemptStartsAtOnce,
+		"ResizeIsKnownAndStopsNothing": (*bench).resizeIsKnownAndStopsNothing,
+		"RemoveContainerKillsIt":       (*bench).removeContainerKillsIt,
+		"StopSandboxKillsAll":          (*bench).stopSandboxKillsAll,
+		"RemoveSandboxForgets":         (*bench).removeSandboxForgets,
+		"ExecSyncTellsTheCode":         (*bench).execSyncTellsTheCode,
+		"UnknownIsDone":                (*bench).unknownIsDone,
+		"WhatIsHandedOutIsTheReaders":  (*bench).whatIsHandedOutIsTheReaders,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &bench{T: t, woken: map[types.UID]int{}}
@@ -338,5 +343,25 @@ func (b *bench) whatIsHandedOutIsTheReaders() {
 	p.Sandbox.Ready, p.Containers[0].Name = false, "changed"
 	if again, _ := b.Pod(b.pod.UID); !again.Sandbox.Ready || again.Container("main") == nil {
 		b.Errorf("want the pod as it was, got %+v", again)
+	}
+}
+
+func (b *bench) resizeIsKnownAndStopsNothing() {
+	b.sandbox()
+	c := b.start("main", 0, "sleep", "1000")
+	own := corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("32Mi")}}
+	to := cri.Resize{
+		Linux: &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: new(uint64(512))}, Memory: &specs.LinuxMemory{Limit: new(int64(32 << 20))}},
+		Own:   own, Pod: &own,
+	}
+	b.must(b.ResizeContainer(b.Context(), c.ID, to))
+	b.must(b.ResizeContainer(b.Context(), c.ID, to))
+	p, _ := b.Pod(b.pod.UID)
+	if got := p.Container("main"); got.ID != c.ID || got.State != cri.Running || !equality.Semantic.DeepEqual(got.Resources, own) || !equality.Semantic.DeepEqual(got.PodResources, &own) {
+		b.Errorf("want the same container to run with %+v, got %+v", own, got)
+	}
+	b.must(b.StopContainer(b.Context(), c.ID, 0))
+	if err := b.ResizeContainer(b.Context(), c.ID, to); !errors.Is(err, cri.ErrNotRunning) {
+		b.Errorf("what has ended has no size, got %v", err)
 	}
 }
