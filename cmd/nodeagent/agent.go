@@ -234,7 +234,7 @@ func (a *agent) parts() []func(context.Context) error {
 	if a.api != nil {
 		parts = append(parts, a.api.Run)
 	}
-	return parts
+	return append(parts, a.apiParts()...)
 }
 
 // runPods runs the reconciler on the runtime. The runtime ends last: a start that

@@ -132,7 +132,7 @@ func hasShortName(p *corev1.Pod, name string) bool {
 
 // watch calls f for each event until f fails, ctx ends or the agent stops.
 func (c *client) watch(ctx context.Context, f func(server.PodEvent) error) error {
-	body, err := c.do(ctx, http.MethodGet, agentURL(url.Values{"watch": {"1"}}, "pods"))
+	body, err := c.do(ctx, http.MethodGet, agentURL(nil, "nodeagent/v1/watch"))
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil // broken off before the first pod, with which the answer begins

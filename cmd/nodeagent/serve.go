@@ -33,7 +33,9 @@ func (a *agent) funcs() server.Funcs {
 		Events: func(_ context.Context, namespace, pod string) (*corev1.EventList, error) {
 			return &corev1.EventList{Items: a.board.Events(namespace, pod)}, nil
 		},
-		Logs: a.logs, Exec: a.exec, Attach: a.attach, Restart: a.restart,
+		Healthy: a.healthy, Find: a.target,
+		Logs: a.logs, Exec: a.exec, Attach: a.attach, PortForward: a.portForward, Restart: a.restart,
+		RunningPods: a.runningPods, Config: a.configz,
 		Cgroups:  func(ctx context.Context) (any, error) { return a.cgroups(ctx) },
 		Inspect:  a.inspect,
 		Images:   func(ctx context.Context) (any, error) { return a.imageViews(ctx) },
@@ -46,6 +48,7 @@ func (a *agent) pods() []corev1.Pod {
 	pods := a.board.List()
 	for i := range pods {
 		pods[i] = withKind(pods[i])
+		pods[i].ManagedFields = nil
 	}
 	return pods
 }
@@ -58,9 +61,14 @@ func withKind(p corev1.Pod) corev1.Pod {
 
 // find returns a pod by name, the newest when an old one of that name is ending.
 func (a *agent) find(namespace, name string) (*corev1.Pod, error) {
+	return a.findUID(namespace, name, "")
+}
+
+// findUID is find for a pod of which the UID may be known.
+func (a *agent) findUID(namespace, name string, uid types.UID) (*corev1.Pod, error) {
 	pods := a.board.List()
 	for i := range slices.Backward(pods) {
-		if pods[i].Namespace == namespace && pods[i].Name == name {
+		if pods[i].Namespace == namespace && pods[i].Name == name && (uid == "" || pods[i].UID == uid) {
 			return &pods[i], nil
 		}
 	}
@@ -68,30 +76,39 @@ func (a *agent) find(namespace, name string) (*corev1.Pod, error) {
 }
 
 // attempts are those of a container, newest first; there is at least one.
-func (a *agent) attempts(namespace, name, container string) ([]cri.Container, error) {
-	pod, err := a.find(namespace, name)
+func (a *agent) attempts(t server.Target) ([]cri.Container, error) {
+	pod, err := a.findUID(t.Namespace, t.Pod, t.UID)
 	if err != nil {
 		return nil, err
 	}
 	observed, _ := a.runtime.Pod(pod.UID)
-	attempts := observed.Attempts(container)
+	attempts := observed.Attempts(t.Container)
 	if len(attempts) == 0 {
-		return nil, server.BadRequest(fmt.Sprintf("container %q in pod %q has not started: %s", container, name, waitingReason(pod, container)))
+		return nil, server.BadRequest(fmt.Sprintf("container %q in pod %q is waiting to start: %s", t.Container, t.Pod, waitingReason(pod, t.Container)))
 	}
 	return attempts, nil
 }
 
+// waitingReason says why a container has not started, in the kubelet's words.
 func waitingReason(pod *corev1.Pod, container string) string {
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
-		if s.Name == container && s.State.Waiting != nil {
-			return s.State.Waiting.Reason
+		if s.Name != container || s.State.Waiting == nil {
+			continue
+		}
+		switch reason := s.State.Waiting.Reason; reason {
+		case "ErrImagePull":
+			return "image can't be pulled"
+		case "ImagePullBackOff":
+			return "trying and failing to pull image"
+		default:
+			return reason
 		}
 	}
-	return "unknown"
+	return "no logs yet"
 }
 
 func (a *agent) logs(ctx context.Context, q server.LogQuery, stdout, stderr io.Writer) error {
-	attempts, err := a.attempts(q.Namespace, q.Pod, q.Container)
+	attempts, err := a.attempts(server.Target{Namespace: q.Namespace, Pod: q.Pod, Container: q.Container})
 	if err != nil {
 		return err
 	}
@@ -109,7 +126,7 @@ func (a *agent) logs(ctx context.Context, q server.LogQuery, stdout, stderr io.W
 }
 
 func (a *agent) running(s *server.Session) (string, error) {
-	attempts, err := a.attempts(s.Namespace, s.Pod, s.Container)
+	attempts, err := a.attempts(server.Target{Namespace: s.Namespace, Pod: s.Pod, UID: s.UID, Container: s.Container})
 	if err != nil {
 		return "", err
 	}

@@ -123,7 +123,7 @@ func DefaultOf(profile string) Config {
 // defaultKubelet are the kubelet's own defaults of what this agent has a use for,
 // except where a comment gives the reason for another value.
 func defaultKubelet() kubeletconfig.KubeletConfiguration {
-	return kubeletconfig.KubeletConfiguration{
+	k := kubeletconfig.KubeletConfiguration{
 		TypeMeta:           metav1.TypeMeta{APIVersion: KubeletAPIVersion, Kind: KubeletKind},
 		StaticPodPath:      "/etc/kubernetes/manifests", // kubelet: none; without an API server nothing would ever run
 		FileCheckFrequency: duration(20 * time.Second),
@@ -158,6 +158,8 @@ func defaultKubelet() kubeletconfig.KubeletConfiguration {
 
 		EvictionPressureTransitionPeriod: duration(5 * time.Minute),
 	}
+	defaultAPI(&k)
+	return k
 }
 
 func duration(d time.Duration) metav1.Duration { return metav1.Duration{Duration: d} }

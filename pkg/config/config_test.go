@@ -92,12 +92,15 @@ func TestParse(t *testing.T) {
 		"PodLogsDir": {"the kubelet's name for our log directory", kubelet + "podLogsDir: /logs/\n", func(c *Config) {
 			c.Kubelet.PodLogsDir, c.Agent.LogDir = "/logs/", "/logs"
 		}},
-		"Unsupported": {"valid, and without an effect", kubelet + "readOnlyPort: 10255\nauthentication: {anonymous: {enabled: false}}\nsyncFrequency: 2m\nserializeImagePulls: true\nimageGCHighThresholdPercent: 90\n", func(c *Config) {
+		"Unsupported": {"valid, and without an effect", kubelet + "readOnlyPort: 10255\nsyncFrequency: 2m\nserializeImagePulls: true\nimageGCHighThresholdPercent: 90\n", func(c *Config) {
 			c.Kubelet.ReadOnlyPort = 10255
-			c.Kubelet.Authentication.Anonymous.Enabled = new(false)
 			c.Kubelet.SyncFrequency = duration(2 * time.Minute)
 			c.Kubelet.SerializeImagePulls, c.Kubelet.ImageGCHighThresholdPercent = new(true), new(int32(90))
-			c.Unsupported = []string{"authentication", "readOnlyPort", "syncFrequency"}
+			c.Unsupported = []string{"readOnlyPort", "syncFrequency"}
+		}},
+		"PartOfAuthentication": {"what is left out of a struct has its default as well", kubelet + "authentication: {x509: {clientCAFile: /ca}}\nauthorization: {mode: AlwaysAllow}\n", func(c *Config) {
+			c.Kubelet.Authentication.X509.ClientCAFile = "/ca"
+			c.Kubelet.Authorization.Mode = "AlwaysAllow"
 		}},
 		"AsItIsAnyway": {"who asks for what happens anyway is not disappointed", kubelet + "serializeImagePulls: false\ncpuManagerPolicy: none\nport: 0\n", func(*Config) {}},
 		"Gates": {"a value may be without an effect where its field is not", kubelet + "featureGates: {MemoryQoS: false, Other: true}\n", func(c *Config) {

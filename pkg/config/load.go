@@ -161,6 +161,7 @@ func (c *Config) complete(defaults Config) {
 			value.Field(i).Set(from.Field(i))
 		}
 	}
+	completeAPI(&c.Kubelet, &defaults.Kubelet)
 	// Two fields are the kubelet's names for what is ours as well.
 	agent := defaults.Agent
 	if dir := c.Kubelet.PodLogsDir; dir != "" && c.Agent.LogDir == agent.LogDir {
@@ -184,6 +185,8 @@ func honoured() []string {
 		"crashLoopBackOff", "systemReservedCgroup", "kubeReservedCgroup", "reservedSystemCPUs", "podsPerCore", "qosReserved",
 		"featureGates", "oomScoreAdj", "serializeImagePulls", "maxParallelImagePulls", "imageGCHighThresholdPercent",
 		"imageGCLowThresholdPercent", "imageMinimumGCAge", "imageMaximumGCAge",
+		"enableServer", "address", "port", "tlsCertFile", "tlsPrivateKeyFile", "tlsCipherSuites", "tlsMinVersion",
+		"authentication", "authorization", "enableDebuggingHandlers", "healthzPort", "healthzBindAddress", "streamingConnectionIdleTimeout",
 	}
 }
 

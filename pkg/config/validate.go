@@ -22,6 +22,7 @@ func (c Config) Validate() []error {
 	v.hierarchy(c)
 	v.node(c)
 	v.images(c)
+	v.api(c)
 	v.runtime(c.Agent)
 	v.agreement(c)
 	v.guest(c)

@@ -26,6 +26,15 @@ func BadRequest(message string) error {
 
 var errNotServed = &Error{Code: http.StatusNotImplemented, Message: "this agent does not serve that request"}
 
+// fail answers with an error.
+func fail(w http.ResponseWriter, err error) {
+	code := status(err)
+	if code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	http.Error(w, err.Error(), code)
+}
+
 // status maps an error to its HTTP status code.
 func status(err error) int {
 	var e *Error

@@ -104,8 +104,8 @@ func TestParseLogQuery(t *testing.T) {
 	}
 }
 
-// serve runs a server on a unix socket for the length of the test.
-func serve(t *testing.T, funcs Funcs) *http.Transport {
+// serveSocket runs a server on a unix socket for the length of the test.
+func serveSocket(t *testing.T, funcs Funcs) *http.Transport {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
@@ -127,7 +127,7 @@ func serve(t *testing.T, funcs Funcs) *http.Transport {
 }
 
 func TestExecOverSocket(t *testing.T) {
-	transport := serve(t, Funcs{Exec: func(_ context.Context, s Session) error {
+	transport := serveSocket(t, Funcs{Exec: func(_ context.Context, s Session) error {
 		in, err := io.ReadAll(s.Stdin)
 		if err != nil {
 			return err
@@ -171,7 +171,7 @@ func TestSessionEndsWithItsClient(t *testing.T) {
 				close(ended)
 				return ctx.Err()
 			}
-			transport := serve(t, Funcs{Exec: session, Attach: session})
+			transport := serveSocket(t, Funcs{Exec: session, Attach: session})
 			rt, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{UpgradeTransport: transport})
 			if err != nil {
 				t.Fatal(err)
@@ -193,7 +193,7 @@ func TestSessionEndsWithItsClient(t *testing.T) {
 
 func TestTooManyReaders(t *testing.T) {
 	began, end := make(chan struct{}), make(chan struct{})
-	transport := serve(t, Funcs{Logs: func(ctx context.Context, _ LogQuery, _, _ io.Writer) error {
+	transport := serveSocket(t, Funcs{Logs: func(ctx context.Context, _ LogQuery, _, _ io.Writer) error {
 		began <- struct{}{}
 		select {
 		case <-end:
@@ -211,6 +211,7 @@ func TestTooManyReaders(t *testing.T) {
 				codes <- 0
 				return
 			}
+			<-end
 			_ = resp.Body.Close() // nothing is in it
 			codes <- resp.StatusCode
 		}()
@@ -239,7 +240,7 @@ func TestTooManyReaders(t *testing.T) {
 }
 
 func TestLogFailureIsNoLogLine(t *testing.T) {
-	transport := serve(t, Funcs{Logs: func(_ context.Context, _ LogQuery, out, _ io.Writer) error {
+	transport := serveSocket(t, Funcs{Logs: func(_ context.Context, _ LogQuery, out, _ io.Writer) error {
 		_, err := io.WriteString(out, "first\n")
 		return errors.Join(err, errors.New("the disk is broken"))
 	}})
@@ -255,14 +256,14 @@ func TestLogFailureIsNoLogLine(t *testing.T) {
 }
 
 func TestWatchPods(t *testing.T) {
-	transport := serve(t, Funcs{WatchPods: func(ctx context.Context, send func(PodEvent) error) error {
+	transport := serveSocket(t, Funcs{WatchPods: func(ctx context.Context, send func(PodEvent) error) error {
 		if err := send(PodEvent{Type: "ADDED", Object: corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a"}}}); err != nil {
 			return err
 		}
 		<-ctx.Done()
 		return nil
 	}})
-	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://agent/pods?watch=1", nil)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://agent/nodeagent/v1/watch", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

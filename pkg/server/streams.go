@@ -1,15 +1,15 @@
 package server
 
 import (
+	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	utilexec "k8s.io/utils/exec"
 )
@@ -19,6 +19,8 @@ const (
 	streamCreationTimeout = 30 * time.Second
 	// exitKilled is how a shell reports a command that was killed.
 	exitKilled = 128 + 9
+	// maxRunOutput is how much /run answers with, in bytes.
+	maxRunOutput = 1 << 20
 )
 
 // supportedProtocols are the stream protocols of the kubelet, newest first.
@@ -33,15 +35,47 @@ type TerminalSize = remotecommand.TerminalSize
 // stream the client did not ask for is nil.
 type Session struct {
 	Namespace, Pod, Container string
-	Command                   []string // exec only
+	UID                       types.UID // empty: whichever pod has the name
+	Command                   []string  // exec only
 	Stdin                     io.Reader
 	Stdout, Stderr            io.Writer
 	TTY                       bool
 	Resize                    <-chan TerminalSize
 }
 
-func (s *Server) exec(w http.ResponseWriter, r *http.Request) error {
-	if s.Funcs.Exec == nil {
+// targetOf is what a request's path names.
+func targetOf(r *http.Request) Target {
+	return Target{
+		Namespace: r.PathValue("namespace"), Pod: r.PathValue("pod"), UID: types.UID(r.PathValue("uid")),
+		Container: r.PathValue("container"), Running: true,
+	}
+}
+
+// find says early, with a status code of its own, what is wrong with a target.
+func (s *service) find(r *http.Request, t Target) error {
+	if s.Find == nil {
+		return nil
+	}
+	uid, err := s.Find(r.Context(), t)
+	callOf(r).uid = uid
+	return err
+}
+
+// begin takes a place for a session and looks for its target.
+func (s *service) begin(r *http.Request) (t Target, release func(), err error) {
+	t = targetOf(r)
+	if release, err = s.sessions.take(callOf(r).holder(), t.Namespace+"/"+t.Pod); err != nil {
+		return t, nil, err
+	}
+	if err := s.find(r, t); err != nil {
+		release()
+		return t, nil, err
+	}
+	return t, release, nil
+}
+
+func (s *service) exec(w http.ResponseWriter, r *http.Request) error {
+	if s.Exec == nil {
 		return errNotServed
 	}
 	opts, err := streamOptions(r)
@@ -52,26 +86,66 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) error {
 	if len(command) == 0 {
 		return BadRequest("exec needs a command")
 	}
-	target := executor{session: s.Funcs.Exec, namespace: r.PathValue("namespace")}
-	w, r = watchClient(w, r)
-	remotecommand.ServeExec(w, r, target, r.PathValue("pod"), "", r.PathValue("container"), command, opts,
-		streamIdleTimeout, streamCreationTimeout, supportedProtocols())
+	callOf(r).command = command
+	t, release, err := s.begin(r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	uw, r := watchClient(w, r)
+	defer uw.end()
+	remotecommand.ServeExec(uw, r, executor{session: s.Exec, target: t}, t.Pod, string(t.UID), t.Container, command, opts,
+		s.idle, streamCreationTimeout, supportedProtocols())
 	return nil
 }
 
-func (s *Server) attach(w http.ResponseWriter, r *http.Request) error {
-	if s.Funcs.Attach == nil {
+func (s *service) attach(w http.ResponseWriter, r *http.Request) error {
+	if s.Attach == nil {
 		return errNotServed
 	}
 	opts, err := streamOptions(r)
 	if err != nil {
 		return err
 	}
-	target := executor{session: s.Funcs.Attach, namespace: r.PathValue("namespace")}
-	w, r = watchClient(w, r)
-	remotecommand.ServeAttach(w, r, target, r.PathValue("pod"), "", r.PathValue("container"), opts,
-		streamIdleTimeout, streamCreationTimeout, supportedProtocols())
+	t, release, err := s.begin(r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	uw, r := watchClient(w, r)
+	defer uw.end()
+	remotecommand.ServeAttach(uw, r, executor{session: s.Attach, target: t}, t.Pod, string(t.UID), t.Container, opts,
+		s.idle, streamCreationTimeout, supportedProtocols())
 	return nil
+}
+
+// run answers with the output of a command, the way the kubelet does: the command
+// comes as one parameter, its words apart by spaces.
+func (s *service) run(w http.ResponseWriter, r *http.Request) error {
+	if s.Exec == nil {
+		return errNotServed
+	}
+	command := strings.Split(r.URL.Query().Get("cmd"), " ")
+	if command[0] == "" {
+		return BadRequest("run needs a cmd")
+	}
+	c := callOf(r)
+	c.command = command
+	t, release, err := s.begin(r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var out bytes.Buffer
+	limited := &limitWriter{w: &out, left: maxRunOutput}
+	err = s.Exec(r.Context(), Session{Namespace: t.Namespace, Pod: t.Pod, Container: t.Container, UID: t.UID, Command: command, Stdout: limited, Stderr: limited})
+	if err != nil {
+		return err
+	}
+	c.bytes.Add(int64(out.Len()))
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, err = w.Write(out.Bytes())
+	return err
 }
 
 // streamOptions reads which streams are wanted, from the kubelet's parameters
@@ -103,14 +177,14 @@ func streamOptions(r *http.Request) (*remotecommand.Options, error) {
 
 // executor hands the streams that the library has set up to a session func.
 type executor struct {
-	session   func(context.Context, Session) error
-	namespace string
+	session func(context.Context, Session) error
+	target  Target
 }
 
 // ExecInContainer implements remotecommand.Executor.
-func (e executor) ExecInContainer(ctx context.Context, pod, _, container string, cmd []string,
+func (e executor) ExecInContainer(ctx context.Context, pod, uid, container string, cmd []string,
 	in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
-	err := e.session(ctx, Session{Namespace: e.namespace, Pod: pod, Container: container, Command: cmd,
+	err := e.session(ctx, Session{Namespace: e.target.Namespace, Pod: pod, UID: types.UID(uid), Container: container, Command: cmd,
 		Stdin: in, Stdout: out, Stderr: errOut, TTY: tty, Resize: resize})
 	if err != nil && ctx.Err() != nil { // no failure of ours: the client or the agent has ended, and so the command
 		return utilexec.CodeExitError{Err: err, Code: exitKilled}
@@ -119,113 +193,12 @@ func (e executor) ExecInContainer(ctx context.Context, pod, _, container string,
 }
 
 // AttachContainer implements remotecommand.Attacher.
-func (e executor) AttachContainer(ctx context.Context, pod, _, container string,
+func (e executor) AttachContainer(ctx context.Context, pod, uid, container string,
 	in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	err := e.session(ctx, Session{Namespace: e.namespace, Pod: pod, Container: container,
+	err := e.session(ctx, Session{Namespace: e.target.Namespace, Pod: pod, UID: types.UID(uid), Container: container,
 		Stdin: in, Stdout: out, Stderr: errOut, TTY: tty, Resize: resize})
 	if ctx.Err() != nil { // the client or the agent has ended; the container goes on
 		return nil
 	}
 	return err
-}
-
-func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
-	if s.Funcs.Logs == nil {
-		return errNotServed
-	}
-	q, err := parseLogQuery(r.URL.Query())
-	if err != nil {
-		return err
-	}
-	q.Namespace, q.Pod, q.Container = r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container")
-	body := &flushWriter{w: w, flush: http.NewResponseController(w)}
-	var out io.Writer = body
-	if q.LimitBytes > 0 {
-		out = &limitWriter{w: out, left: q.LimitBytes}
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	err = s.Funcs.Logs(r.Context(), q, out, out)
-	switch {
-	case err == nil, errors.Is(err, errLimit):
-		return nil
-	case body.wrote && r.Context().Err() == nil:
-		s.Log.Warn("log request failed half-way", "pod", q.Pod, "container", q.Container, "err", err)
-		panic(http.ErrAbortHandler) // the message must not pass for a line of the log
-	}
-	return err
-}
-
-// parseLogQuery reads the parameters of the kubelet's containerLogs route.
-func parseLogQuery(v url.Values) (LogQuery, error) {
-	q := LogQuery{Tail: -1}
-	for name, dst := range map[string]*bool{"follow": &q.Follow, "previous": &q.Previous, "timestamps": &q.Timestamps} {
-		if s := v.Get(name); s != "" {
-			b, err := strconv.ParseBool(s)
-			if err != nil {
-				return q, BadRequest(fmt.Sprintf("%s: %q is not a boolean", name, s))
-			}
-			*dst = b
-		}
-	}
-	for name, dst := range map[string]*int64{"tailLines": &q.Tail, "limitBytes": &q.LimitBytes} {
-		if s := v.Get(name); s != "" && s != "all" {
-			n, err := strconv.ParseInt(s, 10, 64)
-			if err != nil || n < 0 {
-				return q, BadRequest(fmt.Sprintf("%s: %q is not a number of at least 0", name, s))
-			}
-			*dst = n
-		}
-	}
-	if s := v.Get("sinceSeconds"); s != "" {
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil || n <= 0 {
-			return q, BadRequest(fmt.Sprintf("sinceSeconds: %q is not a number above 0", s))
-		}
-		q.Since = time.Now().Add(-time.Duration(n) * time.Second)
-	}
-	if s := v.Get("sinceTime"); s != "" {
-		t, err := time.Parse(time.RFC3339Nano, s)
-		if err != nil {
-			return q, BadRequest(fmt.Sprintf("sinceTime: %q is not an RFC 3339 time", s))
-		}
-		q.Since = t
-	}
-	return q, nil
-}
-
-// flushWriter sends every write at once, so that a followed log is live.
-type flushWriter struct {
-	w     io.Writer
-	flush *http.ResponseController
-	wrote bool
-}
-
-func (f *flushWriter) Write(p []byte) (int, error) {
-	f.wrote = true
-	n, err := f.w.Write(p)
-	if err != nil {
-		return n, err
-	}
-	return n, f.flush.Flush()
-}
-
-var errLimit = errors.New("byte limit reached")
-
-// limitWriter lets the first bytes pass and then fails with errLimit.
-type limitWriter struct {
-	w    io.Writer
-	left int64
-}
-
-func (l *limitWriter) Write(p []byte) (int, error) {
-	cut := int64(len(p)) > l.left
-	if cut {
-		p = p[:l.left]
-	}
-	n, err := l.w.Write(p)
-	l.left -= int64(n)
-	if err == nil && cut {
-		err = errLimit
-	}
-	return n, err
 }
