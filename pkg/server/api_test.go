@@ -184,8 +184,11 @@ func everything() Funcs {
 		return err
 	}
 	return Funcs{
-		Pods:    func(context.Context) (*corev1.PodList, error) { return &corev1.PodList{}, nil },
-		Logs:    func(_ context.Context, _ LogQuery, out, _ io.Writer) error { _, err := io.WriteString(out, "line\n"); return err },
+		Pods: func(context.Context) (*corev1.PodList, error) { return &corev1.PodList{}, nil },
+		Logs: func(_ context.Context, _ LogQuery, out, _ io.Writer) error {
+			_, err := io.WriteString(out, "line\n")
+			return err
+		},
 		Exec:    say,
 		Attach:  say,
 		Restart: func(context.Context, string, string, string) error { return nil },
