@@ -21,6 +21,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/network"
+	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/podsource"
 	"github.com/nodeagent/nodeagent/pkg/podstatus"
 	"github.com/nodeagent/nodeagent/pkg/podsync"
@@ -36,7 +37,8 @@ const keptManifests = "manifests"
 type agent struct {
 	cfg      config.Config
 	log      *slog.Logger
-	cluster  *cluster // nil when standalone
+	cluster  *cluster   // nil when standalone
+	member   *node.Node // nil when standalone
 	tree     *qos.Tree
 	embedded *cri.Embedded // nil with an external containerd
 	network  *network.CNI
@@ -67,6 +69,9 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, er
 	a.desired = podsync.NewDesired(a.podSources()...)
 	if a.tree, err = newTree(ctx, cfg, log); err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)
+	}
+	if a.member, err = a.newNode(); err != nil {
+		return nil, err
 	}
 	if err := a.tree.EnsureRoot(ctx); err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)
@@ -227,6 +232,9 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 func (a *agent) parts() []func(context.Context) error {
 	parts := []func(context.Context) error{
 		a.tree.Run, a.runPods, a.images.Run, a.collectImages, a.network.Run, a.probes.Run, a.source.Run, a.limits().Run, a.settle,
+	}
+	if a.member != nil {
+		parts = append(parts, a.member.Run)
 	}
 	if a.embedded != nil {
 		parts = append(parts, a.embedded.Run)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodeagent/nodeagent/pkg/config"
 )
@@ -28,6 +29,8 @@ type runFlags struct {
 	endpoint       string
 	kubeconfig     string
 	nodeIPs        []string
+	nodeLabels     map[string]string
+	taints         []string
 	show           bool
 	verbosity      int
 }
@@ -53,6 +56,8 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.endpoint, "container-runtime-endpoint", "", or("socket of an external containerd", d.Agent.ContainerdAddress))
 	fl.StringSliceVar(&f.nodeIPs, "node-ip", nil, "address of this node, or one of each family (default: those of its interfaces)")
 	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "how to reach the API server; without it only the pods of --static-pod-path run")
+	fl.StringToStringVar(&f.nodeLabels, "node-labels", nil, "labels of this node in the API server")
+	fl.StringSliceVar(&f.taints, "register-with-taints", nil, "taints that this node is registered with: KEY[=VALUE]:EFFECT")
 	fl.IntVarP(&f.verbosity, "v", "v", 0, "4 or more: debug messages")
 }
 
@@ -65,6 +70,14 @@ func (f *runFlags) load() (config.Config, error) {
 	a := &cfg.Agent
 	if len(f.nodeIPs) > 0 {
 		a.NodeIPs = f.nodeIPs
+	}
+	if len(f.nodeLabels) > 0 {
+		a.NodeLabels = f.nodeLabels
+	}
+	if len(f.taints) > 0 {
+		if cfg.Kubelet.RegisterWithTaints, err = parseTaints(f.taints); err != nil {
+			return cfg, err
+		}
 	}
 	override := func(dst *string, value string) {
 		if value != "" {
@@ -114,6 +127,20 @@ func (f *runFlags) load() (config.Config, error) {
 		return cfg, invalid(f.config, errs)
 	}
 	return cfg, nil
+}
+
+// parseTaints reads taints as kubectl writes them.
+func parseTaints(list []string) ([]corev1.Taint, error) {
+	var out []corev1.Taint
+	for _, text := range list {
+		rest, effect, has := strings.Cut(text, ":")
+		if !has {
+			return nil, fmt.Errorf("--register-with-taints %q: want KEY[=VALUE]:EFFECT", text)
+		}
+		key, value, _ := strings.Cut(rest, "=")
+		out = append(out, corev1.Taint{Key: key, Value: value, Effect: corev1.TaintEffect(effect)})
+	}
+	return out, nil
 }
 
 // invalid says what is wrong with a file, or without one with the flags.

@@ -61,6 +61,8 @@ type NodeAgentConfiguration struct {
 	NodeIPs []string `json:"nodeIPs,omitempty"`
 	// Kubeconfig says how to reach the API server; empty means that there is none.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// NodeLabels are set on the Node when it is registered.
+	NodeLabels map[string]string `json:"nodeLabels,omitempty"`
 	// Runtime is auto, embedded or external. Auto uses the containerd that answers
 	// on ContainerdAddress, and the embedded one when none does.
 	Runtime string `json:"runtime,omitempty"`
@@ -157,6 +159,12 @@ func defaultKubelet() kubeletconfig.KubeletConfiguration {
 		ImageMinimumGCAge:           duration(2 * time.Minute),
 
 		EvictionPressureTransitionPeriod: duration(5 * time.Minute),
+
+		RegisterNode:              new(true),
+		NodeStatusUpdateFrequency: duration(10 * time.Second),
+		NodeStatusReportFrequency: duration(5 * time.Minute),
+		NodeStatusMaxImages:       new(int32(50)),
+		NodeLeaseDurationSeconds:  40,
 	}
 	defaultAPI(&k)
 	return k

@@ -155,6 +155,9 @@ func (c *Config) complete(defaults Config) {
 		maps.Copy(merged, k.EvictionHard)
 		k.EvictionHard = merged
 	}
+	if k := &c.Kubelet; k.NodeStatusReportFrequency.Duration == 0 {
+		k.NodeStatusReportFrequency = k.NodeStatusUpdateFrequency // as with the kubelet; both left out are the default
+	}
 	value, from := reflect.ValueOf(&c.Kubelet).Elem(), reflect.ValueOf(&defaults.Kubelet).Elem()
 	for i := range value.NumField() {
 		if value.Field(i).IsZero() {
@@ -184,9 +187,11 @@ func honoured() []string {
 		"clusterDomain", "resolvConf", "allowedUnsafeSysctls", "seccompDefault", "containerRuntimeEndpoint", "podLogsDir",
 		"crashLoopBackOff", "systemReservedCgroup", "kubeReservedCgroup", "reservedSystemCPUs", "podsPerCore", "qosReserved",
 		"featureGates", "oomScoreAdj", "serializeImagePulls", "maxParallelImagePulls", "imageGCHighThresholdPercent",
-		"imageGCLowThresholdPercent", "imageMinimumGCAge", "imageMaximumGCAge",
 		"enableServer", "address", "port", "tlsCertFile", "tlsPrivateKeyFile", "tlsCipherSuites", "tlsMinVersion",
 		"authentication", "authorization", "enableDebuggingHandlers", "healthzPort", "healthzBindAddress", "streamingConnectionIdleTimeout",
+		"imageGCLowThresholdPercent", "imageMinimumGCAge", "imageMaximumGCAge", "evictionPressureTransitionPeriod",
+		"registerNode", "registerWithTaints", "providerID", "nodeStatusUpdateFrequency", "nodeStatusReportFrequency",
+		"nodeStatusMaxImages", "nodeLeaseDurationSeconds",
 	}
 }
 

@@ -218,6 +218,7 @@ func (v *validator) node(c Config) {
 	if k.ShutdownGracePeriodCriticalPods.Duration > k.ShutdownGracePeriod.Duration {
 		v.problem("shutdownGracePeriodCriticalPods", "%s is more than shutdownGracePeriod, %s", k.ShutdownGracePeriodCriticalPods.Duration, k.ShutdownGracePeriod.Duration)
 	}
+	v.membership(c)
 	if c.Agent.NodeName != "" {
 		for _, m := range validation.IsDNS1123Subdomain(c.Agent.NodeName) {
 			v.problem("nodeName", "%q: %s", c.Agent.NodeName, m)

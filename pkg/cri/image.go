@@ -267,6 +267,20 @@ func (m *Images) forget(name string) {
 	delete(m.cache, name)
 }
 
+// Names are the images that are there, with their digests: enough to notice that
+// one has come or gone.
+func (m *Images) Names(ctx context.Context) (map[string]string, error) {
+	records, err := m.client.ImageService().List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	out := map[string]string{}
+	for i := range records {
+		out[records[i].Name] = records[i].Target.Digest.String()
+	}
+	return out, nil
+}
+
 // List describes every image that is there.
 func (m *Images) List(ctx context.Context) ([]Image, error) {
 	records, err := m.client.ListImages(ctx)
