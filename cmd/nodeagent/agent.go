@@ -22,6 +22,7 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/network"
 	"github.com/nodeagent/nodeagent/pkg/node"
+	"github.com/nodeagent/nodeagent/pkg/object"
 	"github.com/nodeagent/nodeagent/pkg/podsource"
 	"github.com/nodeagent/nodeagent/pkg/podstatus"
 	"github.com/nodeagent/nodeagent/pkg/podsync"
@@ -53,20 +54,22 @@ type agent struct {
 	source *podsource.Dir
 	board  *podstatus.Board
 	api    *apiPods // nil when standalone
-	// objects are the config maps and secrets of the manifest directory.
-	objects atomic.Pointer[podsource.Objects]
+	// manifests are the pods, config maps and secrets of the manifest directory.
+	manifests atomic.Pointer[manifests]
+	objects   *object.Store // nil when standalone
 }
 
 // build makes all parts, lowest first. Nothing runs yet but what outlives the
 // agent anyway.
 func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, error) {
 	a := &agent{cfg: cfg, log: log, board: podstatus.NewBoard()}
-	a.objects.Store(&podsource.Objects{})
+	a.manifests.Store(&manifests{})
 	var err error
 	if a.cluster, err = joinCluster(cfg); err != nil {
 		return nil, err
 	}
 	a.desired = podsync.NewDesired(a.podSources()...)
+	a.objects = a.newObjects()
 	if a.tree, err = newTree(ctx, cfg, log); err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)
 	}
@@ -192,7 +195,7 @@ func bridgeFile(cfg config.Config) string {
 
 func (a *agent) volumes() *volume.Set {
 	return &volume.Set{
-		RootDir: a.cfg.Agent.RootDir, ConfigMap: a.configMap, Secret: a.secret, NodeAllocatable: a.tree.Allocatable(), Log: a.log,
+		RootDir: a.cfg.Agent.RootDir, ConfigMap: a.configMap, Secret: a.secret, Server: a.volumeServer(), NodeAllocatable: a.tree.Allocatable(), Log: a.log,
 	}
 }
 
@@ -218,7 +221,9 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 		Alive: alive, AliveEvery: aliveEvery,
 		Desired: a.desired, Runtime: a.runtime, Images: a.images, Cgroups: a.tree, Volumes: volumes, Probes: a.probes,
 		Status: statusSink{a}, Event: a.event,
-		Lookups:        podsync.Lookups{ConfigMap: a.configMap, Secret: a.secret, Field: volume.FieldValue, Resource: volumes.ResourceValue, Credentials: cri.Credentials},
+		Lookups: podsync.Lookups{
+			ConfigMap: a.configMap, Secret: a.secret, Services: a.services, Field: volume.FieldValue, Resource: volumes.ResourceValue, Credentials: cri.Credentials,
+		},
 		Room:           podsync.Room{Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
 		NodeIPs:        a.nodeIPs(),
 		DNS:            podsync.DNS{ClusterServers: a.cfg.Kubelet.ClusterDNS, ClusterDomain: a.cfg.Kubelet.ClusterDomain, Host: host},
@@ -235,6 +240,9 @@ func (a *agent) parts() []func(context.Context) error {
 	}
 	if a.member != nil {
 		parts = append(parts, a.member.Run)
+	}
+	if a.objects != nil {
+		parts = append(parts, a.objects.Run)
 	}
 	if a.embedded != nil {
 		parts = append(parts, a.embedded.Run)
@@ -261,23 +269,9 @@ func (a *agent) close() { a.tree.Close() }
 
 // accept takes the full list of the manifest directory.
 func (a *agent) accept(pods []*corev1.Pod, objects podsource.Objects) {
-	a.objects.Store(&objects)
+	a.manifests.Store(newManifests(pods, objects))
 	a.desired.Set(podsource.Source, pods)
 	a.pool.WakeAll() // objects that pods wait for may have arrived
-}
-
-func (a *agent) configMap(namespace, name string) (*corev1.ConfigMap, error) {
-	if cm := a.objects.Load().ConfigMaps[types.NamespacedName{Namespace: namespace, Name: name}]; cm != nil {
-		return cm, nil
-	}
-	return nil, fmt.Errorf("configmap %q not found in the manifest directory: %w", name, fs.ErrNotExist)
-}
-
-func (a *agent) secret(namespace, name string) (*corev1.Secret, error) {
-	if s := a.objects.Load().Secrets[types.NamespacedName{Namespace: namespace, Name: name}]; s != nil {
-		return s, nil
-	}
-	return nil, fmt.Errorf("secret %q not found in the manifest directory: %w", name, fs.ErrNotExist)
 }
 
 func (a *agent) event(pod *corev1.Pod, kind, reason, message string) {

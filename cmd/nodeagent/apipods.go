@@ -39,10 +39,12 @@ func (a *agent) newAPIPods() *apiPods {
 			known = append(known, pod)
 		}
 	}
+	a.objects.SetPods(known)
 	a.desired.StandIn(podsource.SourceAPI, known)
 	p := &apiPods{writer: podstatus.NewWriter(a.cluster.core, a.log)}
 	p.source = &podsource.API{Client: a.cluster.core, NodeName: a.cfg.Agent.NodeName, Emit: func(pods, mirrors []*corev1.Pod) {
 		p.writer.Observe(pods, mirrors)
+		a.objects.SetPods(pods)
 		a.desired.Set(podsource.SourceAPI, pods)
 	}}
 	return p

@@ -104,7 +104,7 @@ func makePlans(ctx context.Context, flags *runFlags, file string, data []byte) (
 }
 
 // objectsOf finds the config maps and secrets of one file.
-func objectsOf(p podsource.Parsed) (func(ns, name string) (*corev1.ConfigMap, error), func(ns, name string) (*corev1.Secret, error)) {
+func objectsOf(p podsource.Parsed) (configMap func(context.Context, *corev1.Pod, string) (*corev1.ConfigMap, error), secret func(context.Context, *corev1.Pod, string) (*corev1.Secret, error)) {
 	maps, secrets := map[types.NamespacedName]*corev1.ConfigMap{}, map[types.NamespacedName]*corev1.Secret{}
 	for _, c := range p.ConfigMaps {
 		maps[types.NamespacedName{Namespace: c.Namespace, Name: c.Name}] = c
@@ -115,13 +115,13 @@ func objectsOf(p podsource.Parsed) (func(ns, name string) (*corev1.ConfigMap, er
 	missing := func(kind, name string) error {
 		return fmt.Errorf("%s %q is not in this file: %w", kind, name, fs.ErrNotExist)
 	}
-	return func(ns, name string) (*corev1.ConfigMap, error) {
-			if c := maps[types.NamespacedName{Namespace: ns, Name: name}]; c != nil {
+	return func(_ context.Context, pod *corev1.Pod, name string) (*corev1.ConfigMap, error) {
+			if c := maps[types.NamespacedName{Namespace: pod.Namespace, Name: name}]; c != nil {
 				return c, nil
 			}
 			return nil, missing("configmap", name)
-		}, func(ns, name string) (*corev1.Secret, error) {
-			if s := secrets[types.NamespacedName{Namespace: ns, Name: name}]; s != nil {
+		}, func(_ context.Context, pod *corev1.Pod, name string) (*corev1.Secret, error) {
+			if s := secrets[types.NamespacedName{Namespace: pod.Namespace, Name: name}]; s != nil {
 				return s, nil
 			}
 			return nil, missing("secret", name)

@@ -121,7 +121,7 @@ func TestPlanErrors(t *testing.T) {
 		"Problems":  {"by file and line", strings.NewReplacer("cpu: 500m", "cpu: much").Replace(planManifest), nil, []string{"pod.yaml:15: "}},
 		"NoObject":  {"the plan would not be true", strings.Replace(planManifest, "metadata: {name: cfg}", "metadata: {name: other}", 1), nil, []string{"container c", `configmap "cfg" is not in this file`}},
 		"NoPod":     {"nothing to plan", planManifest[strings.Index(planManifest, "---"):], nil, []string{"holds no pod"}},
-		"Kind":      {"no such volume would be made", strings.Replace(planManifest, "emptyDir: {}", "nfs: {server: a, path: /b}", 1), nil, []string{`volume "data": this kind of volume is not supported`}},
+		"Kind":      {"no such volume would be made", strings.Replace(planManifest, "emptyDir: {}", "nfs: {server: a, path: /b}", 1), nil, []string{`volume "data": volumes of kind nfs are not supported`}},
 		"BadFormat": {"", planManifest, []string{"-o", "xml"}, []string{`unknown output format "xml"`}},
 	}
 	for name, tc := range cases {

@@ -233,7 +233,7 @@ func (w *worker) startSandboxNamed(ctx context.Context, pod *corev1.Pod, name, d
 func (w *worker) pullImage(ctx context.Context, s PullImage) error {
 	pod := w.current()
 	c := specOf(pod, s.Container)
-	credentials, problems := pullCredentials(pod, c.Image, w.cfg.Lookups)
+	credentials, problems := pullCredentials(ctx, pod, c.Image, w.cfg.Lookups)
 	for _, err := range problems {
 		w.warn("FailedToRetrieveImagePullSecret", "Unable to use an image pull secret; attempting to pull the image may not succeed: %v", err)
 	}

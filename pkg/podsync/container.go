@@ -115,7 +115,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 	if err := checkNonRoot(pod, c, image.Config.User); err != nil {
 		return cri.ContainerConfig{}, err
 	}
-	vars, skipped, err := env(pod, c, w.cfg.Lookups)
+	vars, skipped, err := env(ctx, pod, c, w.cfg.Lookups)
 	if err != nil {
 		return cri.ContainerConfig{}, err
 	}

@@ -1,6 +1,7 @@
 package podsync
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,9 +16,12 @@ import (
 
 // Lookups is where a container's configuration comes from beside its own spec.
 type Lookups struct {
-	// ConfigMap and Secret find objects; a missing one matches fs.ErrNotExist.
-	ConfigMap func(namespace, name string) (*corev1.ConfigMap, error)
-	Secret    func(namespace, name string) (*corev1.Secret, error)
+	// ConfigMap and Secret find objects for a pod; a missing one matches fs.ErrNotExist.
+	ConfigMap func(ctx context.Context, pod *corev1.Pod, name string) (*corev1.ConfigMap, error)
+	Secret    func(ctx context.Context, pod *corev1.Pod, name string) (*corev1.Secret, error)
+	// Services are variables that tell a pod of services. Its own come before them.
+	// Nil means that there are none.
+	Services func(ctx context.Context, pod *corev1.Pod) (map[string]string, error)
 	// Field is a fieldRef's value: the pod carries its status and addresses.
 	Field func(pod *corev1.Pod, path string) (string, error)
 	// Resource is a resourceFieldRef's value for this container.
@@ -56,12 +60,23 @@ func (e *environment) list() []string {
 }
 
 // env computes the variables of c: envFrom first, then env, each of which may
-// refer to those before it by $(NAME). skipped lists keys that cannot be names
-// of variables, by source.
-func env(pod *corev1.Pod, c *corev1.Container, from Lookups) (e environment, skipped []string, err error) {
+// refer to those before it by $(NAME), and to those of services. skipped lists
+// keys that cannot be names of variables, by source.
+func env(ctx context.Context, pod *corev1.Pod, c *corev1.Container, from Lookups) (e environment, skipped []string, err error) {
 	e.values = map[string]string{}
+	services, err := servicesOf(ctx, pod, from)
+	if err != nil {
+		return e, nil, err
+	}
+	known := func(name string) (string, bool) {
+		if v, ok := e.lookup(name); ok {
+			return v, true
+		}
+		v, ok := services[name]
+		return v, ok
+	}
 	for i := range c.EnvFrom {
-		bad, err := e.addAll(pod, &c.EnvFrom[i], from)
+		bad, err := e.addAll(ctx, pod, &c.EnvFrom[i], from)
 		if err != nil {
 			return e, nil, err
 		}
@@ -70,10 +85,10 @@ func env(pod *corev1.Pod, c *corev1.Container, from Lookups) (e environment, ski
 	for i := range c.Env {
 		v := &c.Env[i]
 		if v.ValueFrom == nil {
-			e.set(v.Name, expand(v.Value, e.lookup))
+			e.set(v.Name, expand(v.Value, known))
 			continue
 		}
-		value, present, err := valueFrom(pod, c, v.ValueFrom, from)
+		value, present, err := valueFrom(ctx, pod, c, v.ValueFrom, from)
 		if err != nil {
 			return e, nil, fmt.Errorf("env %s: %w", v.Name, err)
 		}
@@ -81,24 +96,36 @@ func env(pod *corev1.Pod, c *corev1.Container, from Lookups) (e environment, ski
 			e.set(v.Name, value)
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		if _, taken := e.lookup(name); !taken {
+			e.set(name, services[name])
+		}
+	}
 	return e, skipped, nil
 }
 
+func servicesOf(ctx context.Context, pod *corev1.Pod, from Lookups) (map[string]string, error) {
+	if from.Services == nil {
+		return nil, nil
+	}
+	return from.Services(ctx, pod)
+}
+
 // addAll adds every key of a config map or secret.
-func (e *environment) addAll(pod *corev1.Pod, src *corev1.EnvFromSource, from Lookups) (skipped []string, err error) {
+func (e *environment) addAll(ctx context.Context, pod *corev1.Pod, src *corev1.EnvFromSource, from Lookups) (skipped []string, err error) {
 	var data map[string]string
 	var origin string
 	switch {
 	case src.ConfigMapRef != nil:
 		origin = "configMap " + pod.Namespace + "/" + src.ConfigMapRef.Name
-		m, err := from.ConfigMap(pod.Namespace, src.ConfigMapRef.Name)
+		m, err := from.ConfigMap(ctx, pod, src.ConfigMapRef.Name)
 		if err != nil {
 			return nil, unlessOptional(err, src.ConfigMapRef.Optional)
 		}
 		data = m.Data
 	case src.SecretRef != nil:
 		origin = "secret " + pod.Namespace + "/" + src.SecretRef.Name
-		s, err := from.Secret(pod.Namespace, src.SecretRef.Name)
+		s, err := from.Secret(ctx, pod, src.SecretRef.Name)
 		if err != nil {
 			return nil, unlessOptional(err, src.SecretRef.Optional)
 		}
@@ -121,7 +148,7 @@ func (e *environment) addAll(pod *corev1.Pod, src *corev1.EnvFromSource, from Lo
 
 // valueFrom reads one value; present is false when an optional source is absent,
 // and the variable is then not set at all.
-func valueFrom(pod *corev1.Pod, c *corev1.Container, src *corev1.EnvVarSource, from Lookups) (value string, present bool, err error) {
+func valueFrom(ctx context.Context, pod *corev1.Pod, c *corev1.Container, src *corev1.EnvVarSource, from Lookups) (value string, present bool, err error) {
 	switch {
 	case src.FieldRef != nil:
 		value, err = from.Field(pod, src.FieldRef.FieldPath)
@@ -129,14 +156,14 @@ func valueFrom(pod *corev1.Pod, c *corev1.Container, src *corev1.EnvVarSource, f
 		value, err = from.Resource(pod, c, src.ResourceFieldRef)
 	case src.ConfigMapKeyRef != nil:
 		ref := src.ConfigMapKeyRef
-		m, err := from.ConfigMap(pod.Namespace, ref.Name)
+		m, err := from.ConfigMap(ctx, pod, ref.Name)
 		if err != nil {
 			return "", false, unlessOptional(err, ref.Optional)
 		}
 		return key(m.Data, ref.Key, "ConfigMap", pod.Namespace+"/"+ref.Name, ref.Optional)
 	case src.SecretKeyRef != nil:
 		ref := src.SecretKeyRef
-		s, err := from.Secret(pod.Namespace, ref.Name)
+		s, err := from.Secret(ctx, pod, ref.Name)
 		if err != nil {
 			return "", false, unlessOptional(err, ref.Optional)
 		}
@@ -174,12 +201,12 @@ func secretText(s *corev1.Secret) map[string]string {
 // pullCredentials reads the pod's image pull secrets for one image. As in the
 // kubelet a secret that is missing is no error: the image may need none. It is
 // told all the same.
-func pullCredentials(pod *corev1.Pod, image string, from Lookups) (found []cri.Credential, problems []error) {
+func pullCredentials(ctx context.Context, pod *corev1.Pod, image string, from Lookups) (found []cri.Credential, problems []error) {
 	if from.Credentials == nil {
 		return nil, nil
 	}
 	for _, ref := range pod.Spec.ImagePullSecrets {
-		s, err := from.Secret(pod.Namespace, ref.Name)
+		s, err := from.Secret(ctx, pod, ref.Name)
 		if err != nil {
 			problems = append(problems, err)
 			continue

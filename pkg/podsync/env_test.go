@@ -1,6 +1,7 @@
 package podsync
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -51,13 +52,13 @@ func testLookups() Lookups {
 		return fmt.Errorf("%s %q not found: %w", kind, name, fs.ErrNotExist)
 	}
 	return Lookups{
-		ConfigMap: func(_, name string) (*corev1.ConfigMap, error) {
+		ConfigMap: func(_ context.Context, _ *corev1.Pod, name string) (*corev1.ConfigMap, error) {
 			if name != "conf" {
 				return nil, missing("configmaps", name)
 			}
 			return &corev1.ConfigMap{Data: map[string]string{"one": "1", "two": "2", "bad=key": "x"}}, nil
 		},
-		Secret: func(_, name string) (*corev1.Secret, error) {
+		Secret: func(_ context.Context, _ *corev1.Pod, name string) (*corev1.Secret, error) {
 			switch name {
 			case "keys":
 				return &corev1.Secret{Data: map[string][]byte{"pass": []byte("s3cret")}, StringData: map[string]string{"user": "me"}}, nil
@@ -177,7 +178,7 @@ func TestEnv(t *testing.T) {
 			pod.Status.PodIP = "10.0.0.9"
 			c := &pod.Spec.Containers[0]
 			c.EnvFrom, c.Env = tc.from, tc.env
-			got, skipped, err := env(pod, c, testLookups())
+			got, skipped, err := env(t.Context(), pod, c, testLookups())
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
 					t.Fatalf("%s: want error %q, got %v", tc.reason, tc.err, err)

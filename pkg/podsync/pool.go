@@ -149,6 +149,13 @@ func (p *Pool) WakeAll() {
 	signal(p.kick)
 }
 
+// Refresh is WakeAll for one pod: what it refers to has changed.
+func (p *Pool) Refresh(uid types.UID) {
+	if w := p.worker(uid); w != nil {
+		w.refresh()
+	}
+}
+
 // Status is the newest status of a pod.
 func (p *Pool) Status(uid types.UID) (corev1.PodStatus, bool) {
 	w := p.worker(uid)

@@ -24,7 +24,7 @@ func (p Preview) Container(pod *corev1.Pod, c *corev1.Container) (cfg cri.Contai
 	if name, _, err = hostname(pod, p.ClusterDomain); err != nil {
 		return cfg, "", err
 	}
-	vars, _, err := env(pod, c, p.Lookups)
+	vars, _, err := env(context.Background(), pod, c, p.Lookups)
 	if err != nil {
 		return cfg, "", err
 	}

@@ -1,6 +1,7 @@
 package podsync
 
 import (
+	"context"
 	"io/fs"
 	"testing"
 
@@ -30,9 +31,9 @@ func TestPullCredentials(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := basePod()
 			pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pull"}}
-			got, problems := pullCredentials(pod, "quay.io/org/app:1", Lookups{
+			got, problems := pullCredentials(t.Context(), pod, "quay.io/org/app:1", Lookups{
 				Credentials: cri.Credentials,
-				Secret: func(_, _ string) (*corev1.Secret, error) {
+				Secret: func(context.Context, *corev1.Pod, string) (*corev1.Secret, error) {
 					if tc.secret == nil {
 						return nil, fs.ErrNotExist
 					}

@@ -128,6 +128,11 @@ func fill(dir string, files map[string]payload) error {
 		if err := os.WriteFile(path, f.data, 0o600); err != nil {
 			return err
 		}
+		if f.owner != nil {
+			if err := os.Chown(path, int(*f.owner), -1); err != nil {
+				return fmt.Errorf("give %s to user %d: %w", name, *f.owner, err)
+			}
+		}
 		if err := os.Chmod(path, f.mode); err != nil { // whatever the umask says
 			return err
 		}

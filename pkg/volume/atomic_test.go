@@ -14,7 +14,7 @@ func ignoreOwner(string) error { return nil }
 func texts(pairs ...string) map[string]payload {
 	out := map[string]payload{}
 	for i := 0; i < len(pairs); i += 2 {
-		out[pairs[i]] = payload{[]byte(pairs[i+1]), 0o644}
+		out[pairs[i]] = payload{data: []byte(pairs[i+1]), mode: 0o644}
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -23,14 +24,14 @@ func newSet(t *testing.T, o objects) *Set {
 	return &Set{
 		RootDir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
 		NodeAllocatable: corev1.ResourceList{"cpu": resource.MustParse("2"), "memory": resource.MustParse("1Gi")},
-		ConfigMap: func(_, name string) (*corev1.ConfigMap, error) {
+		ConfigMap: func(_ context.Context, _ *corev1.Pod, name string) (*corev1.ConfigMap, error) {
 			data, ok := o[name]
 			if !ok {
 				return nil, missing("configmap", name)
 			}
 			return &corev1.ConfigMap{Data: data}, nil
 		},
-		Secret: func(_, name string) (*corev1.Secret, error) {
+		Secret: func(_ context.Context, _ *corev1.Pod, name string) (*corev1.Secret, error) {
 			data, ok := o[name]
 			if !ok {
 				return nil, missing("secret", name)

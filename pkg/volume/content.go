@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,8 +15,9 @@ import (
 
 // payload is one file of a volume.
 type payload struct {
-	data []byte
-	mode fs.FileMode
+	data  []byte
+	mode  fs.FileMode
+	owner *int64 // nil is root
 }
 
 // contentKind is the kubelet's word for a kind of volume that is made of files, or
@@ -36,8 +38,8 @@ func contentKind(v *corev1.Volume) string {
 }
 
 // content makes a volume of files, and says whether they have changed.
-func (s *Set) content(pod *corev1.Pod, v *corev1.Volume) (Mounted, bool, error) {
-	files, err := s.payloads(pod, v)
+func (s *Set) content(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Mounted, bool, error) {
+	files, err := s.payloads(ctx, pod, v)
 	if err != nil {
 		return Mounted{}, false, err
 	}
@@ -60,15 +62,15 @@ func (s *Set) content(pod *corev1.Pod, v *corev1.Volume) (Mounted, bool, error) 
 	return Mounted{HostPath: dir, ReadOnly: true}, changed, err
 }
 
-func (s *Set) payloads(pod *corev1.Pod, v *corev1.Volume) (map[string]payload, error) {
+func (s *Set) payloads(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (map[string]payload, error) {
 	out := map[string]payload{}
 	switch {
 	case v.ConfigMap != nil:
 		c := v.ConfigMap
-		return out, s.configMap(out, pod, c.Name, c.Items, c.DefaultMode, ptr.Deref(c.Optional, false))
+		return out, s.configMap(ctx, out, pod, c.Name, c.Items, c.DefaultMode, ptr.Deref(c.Optional, false))
 	case v.Secret != nil:
 		c := v.Secret
-		return out, s.secret(out, pod, c.SecretName, c.Items, c.DefaultMode, ptr.Deref(c.Optional, false))
+		return out, s.secret(ctx, out, pod, c.SecretName, c.Items, c.DefaultMode, ptr.Deref(c.Optional, false))
 	case v.DownwardAPI != nil:
 		return out, s.downward(out, pod, v.DownwardAPI.Items, v.DownwardAPI.DefaultMode)
 	}
@@ -77,14 +79,18 @@ func (s *Set) payloads(pod *corev1.Pod, v *corev1.Volume) (map[string]payload, e
 		switch {
 		case source.ConfigMap != nil:
 			c := source.ConfigMap
-			err = s.configMap(out, pod, c.Name, c.Items, v.Projected.DefaultMode, ptr.Deref(c.Optional, false))
+			err = s.configMap(ctx, out, pod, c.Name, c.Items, v.Projected.DefaultMode, ptr.Deref(c.Optional, false))
 		case source.Secret != nil:
 			c := source.Secret
-			err = s.secret(out, pod, c.Name, c.Items, v.Projected.DefaultMode, ptr.Deref(c.Optional, false))
+			err = s.secret(ctx, out, pod, c.Name, c.Items, v.Projected.DefaultMode, ptr.Deref(c.Optional, false))
 		case source.DownwardAPI != nil:
 			err = s.downward(out, pod, source.DownwardAPI.Items, v.Projected.DefaultMode)
+		case source.ServiceAccountToken != nil:
+			err = s.token(ctx, out, pod, v, source.ServiceAccountToken)
+		case source.ClusterTrustBundle != nil:
+			err = s.trustBundle(ctx, out, pod, v, source.ClusterTrustBundle)
 		default:
-			err = errors.New("needs an API server, which this pod does not have")
+			err = errors.New("this kind of source is not supported: use configMap, secret, downwardAPI, serviceAccountToken or clusterTrustBundle")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("source %d: %w", i, err)
@@ -93,8 +99,8 @@ func (s *Set) payloads(pod *corev1.Pod, v *corev1.Volume) (map[string]payload, e
 	return out, nil
 }
 
-func (s *Set) configMap(out map[string]payload, pod *corev1.Pod, name string, items []corev1.KeyToPath, mode *int32, optional bool) error {
-	cm, err := s.ConfigMap(pod.Namespace, name)
+func (s *Set) configMap(ctx context.Context, out map[string]payload, pod *corev1.Pod, name string, items []corev1.KeyToPath, mode *int32, optional bool) error {
+	cm, err := s.ConfigMap(ctx, pod, name)
 	if errors.Is(err, fs.ErrNotExist) && optional {
 		return nil
 	}
@@ -109,8 +115,8 @@ func (s *Set) configMap(out map[string]payload, pod *corev1.Pod, name string, it
 	return project(out, "configmap", name, data, items, mode, optional)
 }
 
-func (s *Set) secret(out map[string]payload, pod *corev1.Pod, name string, items []corev1.KeyToPath, mode *int32, optional bool) error {
-	secret, err := s.Secret(pod.Namespace, name)
+func (s *Set) secret(ctx context.Context, out map[string]payload, pod *corev1.Pod, name string, items []corev1.KeyToPath, mode *int32, optional bool) error {
+	secret, err := s.Secret(ctx, pod, name)
 	if errors.Is(err, fs.ErrNotExist) && optional {
 		return nil
 	}
@@ -125,7 +131,7 @@ func project(out map[string]payload, kind, name string, data map[string][]byte, 
 	standard := fs.FileMode(ptr.Deref(mode, 0o644))
 	if len(items) == 0 {
 		for k, v := range data {
-			out[k] = payload{v, standard}
+			out[k] = payload{data: v, mode: standard}
 		}
 		return nil
 	}
@@ -141,7 +147,7 @@ func project(out map[string]payload, kind, name string, data map[string][]byte, 
 		if item.Mode != nil {
 			m = fs.FileMode(*item.Mode)
 		}
-		out[path.Clean(item.Path)] = payload{v, m}
+		out[path.Clean(item.Path)] = payload{data: v, mode: m}
 	}
 	return nil
 }
@@ -163,7 +169,7 @@ func (s *Set) downward(out map[string]payload, pod *corev1.Pod, items []corev1.D
 		if item.Mode != nil {
 			m = fs.FileMode(*item.Mode)
 		}
-		out[path.Clean(item.Path)] = payload{[]byte(value), m}
+		out[path.Clean(item.Path)] = payload{data: []byte(value), mode: m}
 	}
 	return nil
 }

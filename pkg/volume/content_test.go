@@ -36,21 +36,21 @@ func TestPayloads(t *testing.T) {
 		err    string
 	}{
 		"AllKeys": {"without items every key is a file", corev1.VolumeSource{ConfigMap: configMap("cfg")},
-			map[string]payload{"a": {[]byte("1"), 0o644}, "b": {[]byte("2"), 0o644}}, ""},
+			map[string]payload{"a": {data: []byte("1"), mode: 0o644}, "b": {data: []byte("2"), mode: 0o644}}, ""},
 		"Items": {"items choose and rename; their mode wins", corev1.VolumeSource{ConfigMap: configMap("cfg", corev1.KeyToPath{Key: "a", Path: "x/./y", Mode: new(int32(0o400))})},
-			map[string]payload{"x/y": {[]byte("1"), 0o400}}, ""},
+			map[string]payload{"x/y": {data: []byte("1"), mode: 0o400}}, ""},
 		"NoKey": {"a key that is missing is said", corev1.VolumeSource{ConfigMap: configMap("cfg", keys("z", "z")...)},
 			nil, `configmap "cfg" references non-existent key: z`},
 		"OptionalKey": {"unless it is optional", corev1.VolumeSource{ConfigMap: func() *corev1.ConfigMapVolumeSource {
 			c := configMap("cfg", keys("z", "z", "a", "a")...)
 			c.Optional = new(true)
 			return c
-		}()}, map[string]payload{"a": {[]byte("1"), 0o644}}, ""},
+		}()}, map[string]payload{"a": {data: []byte("1"), mode: 0o644}}, ""},
 		"NoObject": {"so is an object", corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "none"}}, nil, `secret "none"`},
 		"OptionalObject": {"unless it is optional: then the volume is empty", corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "none", Optional: new(true)}},
 			map[string]payload{}, ""},
 		"DefaultMode": {"the volume's mode holds for all", corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "pw", DefaultMode: new(int32(0o400))}},
-			map[string]payload{"key": {[]byte("s3cret"), 0o400}}, ""},
+			map[string]payload{"key": {data: []byte("s3cret"), mode: 0o400}}, ""},
 		"Projected": {"all sources in one volume", projected(
 			corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: named, Items: keys("a", "cfg/a")}},
 			corev1.VolumeProjection{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "pw"}}},
@@ -59,15 +59,15 @@ func TestPayloads(t *testing.T) {
 				{Path: "memory", ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "c", Resource: "limits.memory"}},
 			}}}),
 			map[string]payload{
-				"cfg/a": {[]byte("1"), 0o600}, "key": {[]byte("s3cret"), 0o600},
-				"labels": {[]byte("app=\"web\"\ntier=\"a \\\"b\\\"\""), 0o444}, "memory": {[]byte("134217728"), 0o600},
+				"cfg/a": {data: []byte("1"), mode: 0o600}, "key": {data: []byte("s3cret"), mode: 0o600},
+				"labels": {data: []byte("app=\"web\"\ntier=\"a \\\"b\\\"\""), mode: 0o444}, "memory": {data: []byte("134217728"), mode: 0o600},
 			}, ""},
 		"Token": {"nobody could sign it", projected(corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{}}),
 			nil, "source 0: needs an API server"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, err := set.payloads(basePod(), &corev1.Volume{Name: "v", VolumeSource: tc.source})
+			got, err := set.payloads(t.Context(), basePod(), &corev1.Volume{Name: "v", VolumeSource: tc.source})
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
 					t.Errorf("%s: error is %v, want %q", tc.reason, err, tc.err)
@@ -111,7 +111,7 @@ func TestConfigMapIsUpdated(t *testing.T) {
 	}
 	must(t, set.Teardown(t.Context(), pod.UID))
 	must(t, set.Teardown(t.Context(), pod.UID))
-	if _, err := set.Setup(t.Context(), basePod(corev1.Volume{Name: "nfs", VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}})); err == nil || !strings.Contains(err.Error(), `"nfs" : this kind of volume is not supported`) {
+	if _, err := set.Setup(t.Context(), basePod(corev1.Volume{Name: "nfs", VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}})); err == nil || !strings.Contains(err.Error(), `"nfs" : volumes of kind nfs are not supported`) {
 		t.Errorf("error is %v", err)
 	}
 }

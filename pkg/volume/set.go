@@ -8,23 +8,40 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
-var errKind = errors.New("this kind of volume is not supported: use emptyDir, hostPath, configMap, secret, downwardAPI or projected")
+const supported = "use emptyDir, hostPath, configMap, secret, downwardAPI, projected, ephemeral or persistentVolumeClaim"
+
+var errNoServer = errors.New("needs an API server, which this pod does not have")
 
 // Set is the volumes of all pods. Its fields are set once; its methods are safe
 // for concurrent use on different pods.
 type Set struct {
 	RootDir string
-	// ConfigMap and Secret find objects; a missing one matches fs.ErrNotExist.
-	ConfigMap func(namespace, name string) (*corev1.ConfigMap, error)
-	Secret    func(namespace, name string) (*corev1.Secret, error)
+	// ConfigMap and Secret find objects for a pod; a missing one matches fs.ErrNotExist.
+	ConfigMap func(ctx context.Context, pod *corev1.Pod, name string) (*corev1.ConfigMap, error)
+	Secret    func(ctx context.Context, pod *corev1.Pod, name string) (*corev1.Secret, error)
+	// Server is asked for what only an API server has; nil without one.
+	Server Server
 	// NodeAllocatable answers resource fields of containers without a limit.
 	NodeAllocatable corev1.ResourceList
 	Log             *slog.Logger
+}
+
+// Server has what pods of an API server refer to. What is missing matches
+// fs.ErrNotExist.
+type Server interface {
+	// Token is a fresh token of the pod's service account.
+	Token(ctx context.Context, pod *corev1.Pod, p *corev1.ServiceAccountTokenProjection) ([]byte, error)
+	TrustBundle(ctx context.Context, pod *corev1.Pod, p *corev1.ClusterTrustBundleProjection) ([]byte, error)
+	Claim(ctx context.Context, pod *corev1.Pod, name string) (*corev1.PersistentVolumeClaim, error)
+	PersistentVolume(ctx context.Context, name string) (*corev1.PersistentVolume, error)
+	NodeLabels(ctx context.Context) (map[string]string, error)
 }
 
 // Mounted is a volume on this node.
@@ -52,9 +69,9 @@ func (s *Set) Setup(ctx context.Context, pod *corev1.Pod) (map[string]Mounted, e
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		m, err := s.setUp(pod, v)
+		m, err := s.setUp(ctx, pod, v)
 		if err != nil {
-			return nil, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
+			return nil, named(v.Name, err)
 		}
 		out[v.Name] = m
 	}
@@ -74,23 +91,49 @@ func (s *Set) Plan(pod *corev1.Pod) (map[string]Mounted, error) {
 		case v.EmptyDir != nil:
 			out[v.Name] = Mounted{HostPath: s.dir(pod.UID, "empty-dir", v.Name)}
 		default:
-			return nil, fmt.Errorf("volume %q: %w", v.Name, errKind)
+			return nil, fmt.Errorf("volume %q: %w", v.Name, errKind(v))
 		}
 	}
 	return out, nil
 }
 
-func (s *Set) setUp(pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
+// named says which volume an error is about, unless it does so itself.
+func named(volume string, err error) error {
+	if e := (*claimError)(nil); errors.As(err, &e) {
+		return err
+	}
+	return fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", volume, err)
+}
+
+// kinds names the kind of a volume as manifests do.
+func kindOf(v *corev1.Volume) string {
+	source := reflect.ValueOf(v.VolumeSource)
+	for i := range source.NumField() {
+		if !source.Field(i).IsNil() {
+			name, _, _ := strings.Cut(source.Type().Field(i).Tag.Get("json"), ",")
+			return name
+		}
+	}
+	return "unknown"
+}
+
+func errKind(v *corev1.Volume) error {
+	return fmt.Errorf("volumes of kind %s are not supported: %s", kindOf(v), supported)
+}
+
+func (s *Set) setUp(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
 	switch {
 	case v.EmptyDir != nil:
 		return s.emptyDir(pod, v)
 	case v.HostPath != nil:
 		return hostPath(v.HostPath)
 	case contentKind(v) != "":
-		m, _, err := s.content(pod, v)
+		m, _, err := s.content(ctx, pod, v)
 		return m, err
+	case v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
+		return s.claimed(ctx, pod, v)
 	default:
-		return Mounted{}, errKind
+		return Mounted{}, errKind(v)
 	}
 }
 
@@ -105,7 +148,7 @@ func (s *Set) Update(ctx context.Context, pod *corev1.Pod) (changed bool, err er
 		if err := ctx.Err(); err != nil {
 			return changed, err
 		}
-		_, again, err := s.content(pod, v)
+		_, again, err := s.content(ctx, pod, v)
 		if err != nil {
 			return changed, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
 		}
