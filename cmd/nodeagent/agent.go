@@ -224,7 +224,8 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 		Lookups: podsync.Lookups{
 			ConfigMap: a.configMap, Secret: a.secret, Services: a.services, Field: volume.FieldValue, Resource: volumes.ResourceValue, Credentials: cri.Credentials,
 		},
-		Room:           podsync.Room{Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
+		Room: podsync.Room{Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
+		Node: a.knownNode, AskNode: a.askNode,
 		NodeIPs:        a.nodeIPs(),
 		DNS:            podsync.DNS{ClusterServers: a.cfg.Kubelet.ClusterDNS, ClusterDomain: a.cfg.Kubelet.ClusterDomain, Host: host},
 		BackOff:        podsync.BackOff{Initial: a.cfg.Agent.CrashLoopBackOff.Initial.Duration, Max: a.cfg.Agent.CrashLoopBackOff.Max.Duration},

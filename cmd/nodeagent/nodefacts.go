@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/nodeagent/nodeagent/pkg/node"
+	"github.com/nodeagent/nodeagent/pkg/podsync"
 )
 
 const (
@@ -48,7 +49,7 @@ func (m *machine) facts(ctx context.Context) (*node.Facts, error) {
 	f := &node.Facts{
 		Hostname: a.cfg.Agent.NodeName, IPs: a.nodeIPs(), Capacity: a.tree.Capacity(), Allocatable: a.tree.Allocatable(),
 		Handlers: handlers(), Features: &corev1.NodeFeatures{SupplementalGroupsPolicy: new(true)},
-		DeclaredFeatures: []string{"RestartAllContainersOnContainerExits"}, Port: a.cfg.Kubelet.Port,
+		DeclaredFeatures: podsync.DeclaredFeatures(), Port: a.cfg.Kubelet.Port,
 	}
 	m.askRuntime(ctx, now)
 	if silent := now.Sub(m.answered); silent >= runtimePatience {

@@ -17,6 +17,9 @@ type Rejection struct {
 	Reason, Message string
 }
 
+// ofNode says whether it is about what the API says of the node.
+func (r *Rejection) ofNode() bool { return r.Reason == reasonAffinity || r.Reason == reasonTaint }
+
 // Room is what a node has to offer.
 type Room struct {
 	Allocatable   corev1.ResourceList

@@ -8,6 +8,12 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
+// The kubelet's names of what is asked of a node's object in the API.
+const (
+	reasonAffinity = "NodeAffinity"
+	reasonTaint    = "TaintToleration"
+)
+
 // admitOS refuses what is made for another operating system, which it can say in
 // two ways.
 func admitOS(pod *corev1.Pod) *Rejection {
@@ -30,13 +36,13 @@ func admitAffinity(pod *corev1.Pod, node *corev1.Node) *Rejection {
 	if fits && err == nil {
 		return nil
 	}
-	return &Rejection{"NodeAffinity", predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")}
+	return &Rejection{reasonAffinity, predicate(reasonAffinity, "node(s) didn't match Pod's node affinity/selector")}
 }
 
 // admitTaints refuses pods that the node's NoExecute taints would drive away at
 // once. The other effects are for schedulers, and static pods tolerate all.
 func admitTaints(pod *corev1.Pod, node *corev1.Node) *Rejection {
-	if node == nil || pod.Annotations["kubernetes.io/config.source"] != "api" {
+	if node == nil || isStatic(pod) {
 		return nil
 	}
 	for i := range node.Spec.Taints {
@@ -45,7 +51,7 @@ func admitTaints(pod *corev1.Pod, node *corev1.Node) *Rejection {
 			slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return tolerates(&t, taint) }) {
 			continue
 		}
-		return &Rejection{"TaintToleration", predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate")}
+		return &Rejection{reasonTaint, predicate(reasonTaint, "node(s) had taints that the pod didn't tolerate")}
 	}
 	return nil
 }

@@ -105,6 +105,8 @@ func (w *worker) do(ctx context.Context, s Step) error {
 	switch s := s.(type) {
 	case EnsureCgroup:
 		return w.ensureCgroup(ctx)
+	case ResizePod:
+		return w.resizePod(ctx)
 	case SetupVolumes:
 		return w.setupVolumes(ctx)
 	case UpdateVolumes:
@@ -154,7 +156,8 @@ func (w *worker) note(reason, format string, args ...any) {
 }
 
 func (w *worker) ensureCgroup(ctx context.Context) error {
-	cg, err := w.cfg.Cgroups.EnsurePod(ctx, w.current())
+	_, set := w.sizes()
+	cg, err := w.cfg.Cgroups.EnsurePod(ctx, set)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.warn("FailedCreatePodContainer", "unable to ensure pod container exists: %v", err)

@@ -26,21 +26,27 @@ func conditions(pod *corev1.Pod, s corev1.PodStatus, h Have, plan Plan, old []co
 	if mayRestartAll(&pod.Spec) {
 		list = append(list, restartingCondition(pod, s.Phase, h.Pod.Containers))
 	}
-	if e := plan.End; e != nil && e.Reason == "Evicted" {
+	if e := plan.End; e != nil && e.Disruption {
 		list = append(list, corev1.PodCondition{
 			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
 			Reason: corev1.PodReasonTerminationByKubelet, Message: e.Message,
 		})
 	}
-	own := map[corev1.PodConditionType]bool{}
+	for i := range list {
+		list[i].ObservedGeneration = pod.Generation
+	}
+	list = append(list, resizeConditions(pod, s.Phase, &h)...)
+	own := map[corev1.PodConditionType]bool{corev1.PodResizePending: true, corev1.PodResizeInProgress: true}
 	for i := range list {
 		c := &list[i]
-		own[c.Type] = true
-		c.ObservedGeneration = pod.Generation
 		c.LastTransitionTime = metav1.NewTime(now).Rfc3339Copy()
-		if before := findCondition(old, c.Type); before != nil && before.Status == c.Status {
+		resize := own[c.Type]
+		if before := findCondition(old, c.Type); before != nil && before.Status == c.Status && (!resize || before.Reason == c.Reason) {
 			c.LastTransitionTime = before.LastTransitionTime
 		}
+	}
+	for i := range list {
+		own[list[i].Type] = true
 	}
 	for _, c := range pod.Status.Conditions {
 		if !own[c.Type] {

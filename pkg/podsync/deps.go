@@ -33,6 +33,8 @@ type Containers interface {
 	StartContainer(ctx context.Context, cfg cri.ContainerConfig) (cri.Container, error)
 	// StopContainer returns when the container has exited.
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
+	// ResizeContainer fails with cri.ErrNotRunning when there is nothing to resize.
+	ResizeContainer(ctx context.Context, id string, to cri.Resize) error
 	RemoveContainer(ctx context.Context, id string, keepLog bool) error
 }
 
@@ -56,12 +58,25 @@ type Images interface {
 
 // Cgroups keeps the pods' cgroups. All verbs are idempotent.
 type Cgroups interface {
+	PodCgroups
+	CgroupSizes
+}
+
+// PodCgroups makes cgroups and takes them away.
+type PodCgroups interface {
 	EnsurePod(ctx context.Context, pod *corev1.Pod) (qos.PodCgroup, error)
 	RemovePod(ctx context.Context, uid types.UID) error
 	// Pods lists pods that have a cgroup, known or not.
 	Pods(ctx context.Context) ([]types.UID, error)
-	ResizeTiers(ctx context.Context, pods []*corev1.Pod) error
 	Container(pod *corev1.Pod, c *corev1.Container) qos.ContainerResources
+}
+
+// CgroupSizes changes what cgroups are set to.
+type CgroupSizes interface {
+	ResizeTiers(ctx context.Context, pods []*corev1.Pod) error
+	// ResizePod calls containers when it is their turn.
+	ResizePod(ctx context.Context, from, to *corev1.Pod, containers func() error) error
+	MemoryUsed(cgroup string) (uint64, error)
 }
 
 // Volumes keeps the pods' volumes. All verbs are idempotent.

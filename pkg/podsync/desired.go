@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -26,6 +27,11 @@ type Desired struct {
 // Eviction is a decision to end a pod which stays in its source.
 type Eviction struct {
 	Reason, Message string
+	// Disruption says that it is the node that ends the pod, and not what the pod
+	// did: who made the pod may then take its end for none of its failures.
+	Disruption bool
+	// Grace is how long the pod may take to stop at the most; 0 leaves that to it.
+	Grace time.Duration
 }
 
 // NewDesired returns an empty set which waits for the named sources.
@@ -63,9 +69,14 @@ func (d *Desired) StandIn(source string, pods []*corev1.Pod) {
 // Evict ends a pod for good: it becomes Failed with this reason and stays so
 // until its source drops it. The first eviction of a pod wins.
 func (d *Desired) Evict(uid types.UID, reason, message string) {
+	d.EvictWith(uid, Eviction{Reason: reason, Message: message})
+}
+
+// EvictWith is Evict with more to say.
+func (d *Desired) EvictWith(uid types.UID, e Eviction) {
 	d.mu.Lock()
 	if _, already := d.evicted[uid]; !already {
-		d.evicted[uid] = Eviction{Reason: reason, Message: message}
+		d.evicted[uid] = e
 	}
 	d.mu.Unlock()
 	d.notify()

@@ -29,8 +29,9 @@ type node struct {
 	events   []string
 	statuses map[types.UID]corev1.PodStatus
 	cgroups  map[types.UID]bool
-	tiers    int // pods at the last resize
-	resizes  int // how often it was tried
+	tiers    int    // pods at the last resize
+	resizes  int    // how often it was tried
+	memory   uint64 // that every cgroup uses
 	seeded   map[string]Health
 	probes   map[string]Health
 	asked    []string // of the prober
@@ -120,6 +121,22 @@ func (f fakeCgroups) ResizeTiers(_ context.Context, pods []*corev1.Pod) error {
 	}
 	f.tiers = len(pods)
 	return nil
+}
+
+func (f fakeCgroups) ResizePod(_ context.Context, from, to *corev1.Pod, containers func() error) error {
+	f.mu.Lock()
+	err := f.did("resize-pod", from.Spec.Containers[0].Resources.Requests.Cpu(), to.Spec.Containers[0].Resources.Requests.Cpu())
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return containers()
+}
+
+func (f fakeCgroups) MemoryUsed(string) (uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.memory, nil
 }
 
 func (f fakeCgroups) Container(*corev1.Pod, *corev1.Container) qos.ContainerResources {

@@ -1,6 +1,8 @@
 package podsync
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,4 +48,34 @@ func TestOrderOfAdmission(t *testing.T) {
 		}
 		check(t, "who was here, then who was before, then the important, then the old", []string{"old", "vip", "was", "young"}, in)
 	})
+}
+
+func TestAskedNode(t *testing.T) {
+	wants := basePod()
+	wants.Spec.NodeSelector = map[string]string{"disk": "ssd"}
+	old, fresh := &corev1.Node{}, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: wants.Spec.NodeSelector}}
+	cases := map[string]struct {
+		reason string
+		node   *corev1.Node
+		err    error
+		phase  corev1.PodPhase
+	}{
+		"JustLabelled": {reason: "a label may be newer than what is known", node: fresh, phase: corev1.PodRunning},
+		"NotLabelled":  {reason: "or not be there", node: old, phase: corev1.PodFailed},
+		"Away":         {reason: "who cannot be asked refuses nobody", err: errors.New("away"), phase: corev1.PodRunning},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newNode().run(t, t.TempDir())
+				defer a.end()
+				a.pool.cfg.Node = func() *corev1.Node { return old }
+				a.pool.cfg.AskNode = func(context.Context) (*corev1.Node, error) { return tc.node, tc.err }
+				a.want(wants)
+				if s, _ := a.pool.Status(wants.UID); s.Phase != tc.phase {
+					t.Errorf("%s: want %s, got %s %s", tc.reason, tc.phase, s.Phase, s.Message)
+				}
+			})
+		})
+	}
 }

@@ -160,6 +160,12 @@ func (w *worker) postStart(ctx context.Context, s PostStart) error {
 // grace period, of which the container gets minGrace in any case.
 func (w *worker) stopContainer(ctx context.Context, s StopContainer) error {
 	w.note("Killing", "%s", s.Why)
+	if s.Resize {
+		w.mu.Lock()
+		w.rec.Replace[s.ID], w.dirty = Replace{Why: "is resized", Resize: true}, true
+		w.mu.Unlock()
+		w.poke() // it shall be written down before the container has ended
+	}
 	began := time.Now()
 	if s.Grace > 0 {
 		if err := w.preStop(ctx, PreStop{Container: s.Container, ID: s.ID, Grace: s.Grace}); err != nil {

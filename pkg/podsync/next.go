@@ -32,6 +32,8 @@ type End struct {
 	Reason, Message string          `json:",omitempty"`
 	// Why is what the Killing events say.
 	Why string `json:",omitempty"`
+	// Disruption says that the node ends the pod for reasons of its own.
+	Disruption bool `json:",omitempty"`
 	// Rejected says that the pod was never let in; a new agent decides anew.
 	Rejected bool `json:",omitempty"`
 }
@@ -64,6 +66,10 @@ type Have struct {
 	Series  map[string]int     // container to the attempt with which its crashes began
 	Replace map[string]Replace // by container ID: asked to be restarted in place
 
+	Sized    *Grant // what the pod's cgroup is set to, nil when that is its grant
+	Resizing *int64
+	Pending  *Pending
+
 	// Restarts counts those of containers of which the runtime may know nothing.
 	Restarts map[string]int
 
@@ -89,6 +95,8 @@ const ReasonRequested = "Requested"
 // Replace is a request to restart a container in place.
 type Replace struct {
 	Why string
+	// Resize says that nobody asked: the container's resize takes a restart.
+	Resize bool `json:",omitempty"`
 }
 
 // Plan is the decision of one pass.
@@ -140,7 +148,9 @@ func (p *planner) sync() {
 		}
 		return
 	}
-	p.startContainers()
+	if p.resize() {
+		p.startContainers()
+	}
 }
 
 // ending decides whether the pod comes to an end by itself.

@@ -31,7 +31,7 @@ func (p *planner) stopUnwanted() (stopping bool) {
 			}
 		default:
 			if why, grace := p.unwanted(a, newest); why != "" {
-				p.do(StopContainer{Container: a.Name, ID: a.ID, Grace: grace, Why: why})
+				p.do(StopContainer{Container: a.Name, ID: a.ID, Grace: grace, Why: why, Resize: p.restartsToResize(a)})
 			}
 		}
 		stopping = stopping || !p.sandboxReady()
@@ -58,6 +58,8 @@ func (p *planner) unwanted(a *cri.Container, newest bool) (why string, grace tim
 		return fmt.Sprintf("Container %s is in unknown state, try killing it before restart", a.Name), grace
 	case asked:
 		return fmt.Sprintf("Container %s %s, will be restarted", a.Name, replace.Why), grace
+	case p.restartsToResize(a):
+		return fmt.Sprintf("Container %s resize requires restart", a.Name), grace
 	case parseOrigin(a.SpecHash).Hash != containerHash(c):
 		return fmt.Sprintf("Container %s definition changed, will be restarted", a.Name), grace
 	case health.Failed != "":

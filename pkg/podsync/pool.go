@@ -38,7 +38,9 @@ type Config struct {
 
 	Room Room
 	// Node is this node in the API, or nil while that is not known. Optional.
-	Node    func() *corev1.Node
+	Node func() *corev1.Node
+	// AskNode is the same as it is now, for when a pod would be refused. Optional.
+	AskNode func(ctx context.Context) (*corev1.Node, error)
 	NodeIPs []string // primary first
 	DNS     DNS
 	// BackOff is the node's crash-loop delay.
@@ -206,6 +208,7 @@ func (p *Pool) reconcile(ctx context.Context, workers *sync.WaitGroup, sweep boo
 	}
 	v := p.cfg.Desired.view()
 	wanted := map[types.UID]bool{}
+	p.grant(v.pods) // first: whoever reads that a wish was seen shall read what became of it
 	for _, pod := range v.pods {
 		wanted[pod.UID] = true
 		if w := p.worker(pod.UID); w != nil {
@@ -225,6 +228,7 @@ func (p *Pool) reconcile(ctx context.Context, workers *sync.WaitGroup, sweep boo
 		}
 	}
 	p.startNew(ctx, workers, v, orphans)
+	p.grant(v.pods) // what they asked for while there was no agent
 	return v.synced && err == nil
 }
 
@@ -248,7 +252,7 @@ func (p *Pool) startNew(ctx context.Context, workers *sync.WaitGroup, v view, or
 			}
 			names[fullName(pod)] = pod.UID
 		}
-		w := p.admit(pod, staying, all)
+		w := p.admit(ctx, pod, staying, all)
 		if w == nil {
 			continue
 		}
@@ -259,50 +263,6 @@ func (p *Pool) startNew(ctx context.Context, workers *sync.WaitGroup, v view, or
 		}
 		p.run(ctx, workers, w)
 	}
-}
-
-// admit gives a pod its worker. One that does not fit gets a worker that rejects
-// it, unless it would fit when those that are ending have ended: then it gets
-// none yet, and the end of each of them comes back here. What ran before the
-// agent started needs no leave to go on.
-func (p *Pool) admit(pod *corev1.Pod, staying, all Load) *worker {
-	rec, err := p.cfg.records().load(pod.UID)
-	if err != nil {
-		p.cfg.Log.Error("record not read", "uid", pod.UID, "err", err)
-	}
-	var rejected *record
-	if rec != nil && rec.End != nil && rec.End.Rejected && isStatic(pod) {
-		rec, rejected = nil, rec // the node may have more room than it had
-	}
-	w := newWorker(&p.cfg, pod, rec, p.resized)
-	if _, runs := p.cfg.Runtime.Pod(pod.UID); rec != nil || runs || terminal(pod.Status.Phase) || pod.DeletionTimestamp != nil {
-		return w
-	}
-	room := p.room()
-	if r := Admit(pod, all, room); r != nil {
-		if Admit(pod, staying, room) == nil {
-			return nil
-		}
-		w.reject(*r, rejected)
-	}
-	if _, err := p.cfg.BackOff.forPod(pod); err != nil {
-		p.cfg.Event(pod, corev1.EventTypeWarning, "InvalidAnnotation", err.Error())
-	}
-	return w
-}
-
-// load is what the pods that stay hold, and what all hold that have not yet
-// given back what they had.
-func (p *Pool) load() (staying, all Load) {
-	stay, leave := p.holders()
-	for _, pod := range stay {
-		staying.Add(pod)
-		all.Add(pod)
-	}
-	for _, pod := range leave {
-		all.Add(pod)
-	}
-	return staying, all
 }
 
 // takeOn ends a pod that no source knows.

@@ -27,6 +27,10 @@ type record struct {
 	Gone    bool               `json:",omitempty"` // no source has it, or had it once
 	Series  map[string]int     `json:",omitempty"`
 	Replace map[string]Replace `json:",omitempty"`
+	// Sized is what the pod's cgroup was set to last, nil when that is its grant.
+	Sized    *Grant   `json:",omitempty"`
+	Resizing *int64   `json:",omitempty"` // generation of the newest resize, until it is over
+	Pending  *Pending `json:",omitempty"`
 	// By container ID: hooks that are over.
 	PostStarted, PreStopped map[string]bool `json:",omitempty"`
 }

@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	resourcehelper "k8s.io/component-helpers/resource"
 
 	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/qos"
@@ -32,7 +31,6 @@ func Status(w Want, h Have, plan Plan, old corev1.PodStatus, now time.Time) core
 		s.Reason, s.Message = plan.End.Reason, plan.End.Message
 	}
 	setAddresses(&s, pod, h, old)
-	setPodResources(&s, pod)
 	st := statusOf{Want: w, Have: h, plan: plan}
 	if rejected := plan.End != nil && !h.Exists && plan.End.Phase == corev1.PodFailed; !rejected {
 		st.setContainers(&s)
@@ -40,7 +38,11 @@ func Status(w Want, h Have, plan Plan, old corev1.PodStatus, now time.Time) core
 	s.Phase = st.phase(s)
 	if terminal(old.Phase) {
 		s.Phase, s.Reason, s.Message = old.Phase, old.Reason, old.Message
+		if !h.Exists { // its source alone remembers how it ended
+			s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses = old.InitContainerStatuses, old.ContainerStatuses, old.EphemeralContainerStatuses
+		}
 	}
+	setPodResources(&s, pod, h.Sized)
 	s.Conditions = conditions(pod, s, h, plan, old.Conditions, now)
 	return s
 }
@@ -77,14 +79,6 @@ func podIPs(pod *corev1.Pod, sandbox *cri.Sandbox, nodeIPs []string) []string {
 	default:
 		return sandbox.IPs
 	}
-}
-
-func setPodResources(s *corev1.PodStatus, pod *corev1.Pod) {
-	if !resourcehelper.IsPodLevelResourcesSet(pod) {
-		return
-	}
-	s.AllocatedResources = resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{ExcludeOverhead: true})
-	s.Resources = pod.Spec.Resources.DeepCopy()
 }
 
 // statusOf computes the parts of one status.
@@ -126,6 +120,7 @@ func (st *statusOf) container(c *corev1.Container) corev1.ContainerStatus {
 		s.ImageID = a.ImageID
 	}
 	s.ContainerID = containerID(a)
+	s.AllocatedResources, s.Resources = c.Resources.Requests.DeepCopy(), c.Resources.DeepCopy()
 	if a.User != nil {
 		s.User = &corev1.ContainerUser{Linux: a.User.DeepCopy()}
 	}
@@ -156,12 +151,7 @@ func (st *statusOf) setRunning(s *corev1.ContainerStatus, c *corev1.Container, a
 	started := health.Started && !st.starting(c, a)
 	s.Started = &started
 	s.Ready = started && health.Ready && !st.isOrdinaryInit(c.Name)
-	if len(a.Resources.Requests) > 0 || len(a.Resources.Limits) > 0 {
-		s.AllocatedResources = a.Resources.Requests.DeepCopy()
-		s.Resources = a.Resources.DeepCopy()
-	} else {
-		s.Resources = &corev1.ResourceRequirements{}
-	}
+	s.Resources = a.Resources.DeepCopy()
 	for _, m := range c.VolumeMounts {
 		vs := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
@@ -204,7 +194,7 @@ func (st *statusOf) terminated(a *cri.Container) *corev1.ContainerStateTerminate
 		FinishedAt:  metav1.NewTime(a.FinishedAt).Rfc3339Copy(),
 		ContainerID: containerID(a),
 	}
-	if _, asked := st.Replace[a.ID]; asked {
+	if r, asked := st.Replace[a.ID]; asked && !r.Resize {
 		t.Reason = ReasonRequested
 	}
 	return t

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -42,6 +43,7 @@ func TestStatusComplete(t *testing.T) {
 		PodIP: "10.88.0.7", PodIPs: []corev1.PodIP{{IP: "10.88.0.7"}},
 		StartTime: new(at(time.Hour)),
 		QOSClass:  corev1.PodQOSBestEffort,
+		Resources: &corev1.ResourceRequirements{},
 		ContainerStatuses: []corev1.ContainerStatus{{
 			Name:  "main",
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: at(time.Minute)}},
@@ -54,7 +56,7 @@ func TestStatusComplete(t *testing.T) {
 			User:       &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: 1000, GID: 1000, SupplementalGroups: []int64{1000, 2000}}},
 		}},
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
 		t.Errorf("a healthy pod's whole status (-want +got):\n%s", d)
 	}
 }

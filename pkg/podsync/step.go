@@ -19,6 +19,8 @@ type Step interface {
 type (
 	// EnsureCgroup makes the pod's cgroup.
 	EnsureCgroup struct{}
+	// ResizePod sets the cgroups to what the pod was granted.
+	ResizePod struct{}
 	// SetupVolumes makes and mounts the pod's volumes.
 	SetupVolumes struct{}
 	// UpdateVolumes brings the contents of mounted volumes up to date.
@@ -49,6 +51,7 @@ type (
 		Container, ID string
 		Grace         time.Duration
 		Why           string
+		Resize        bool // it is restarted for its new resources
 	}
 	// RemoveContainer forgets a dead attempt, and its log with it.
 	RemoveContainer struct{ ID string }
@@ -66,6 +69,8 @@ type (
 
 func (EnsureCgroup) slot() string      { return "cgroup" }
 func (EnsureCgroup) verb() string      { return "ensure" }
+func (ResizePod) slot() string         { return "cgroup" }
+func (ResizePod) verb() string         { return "resize" }
 func (SetupVolumes) slot() string      { return "volumes" }
 func (SetupVolumes) verb() string      { return "set up" }
 func (UpdateVolumes) slot() string     { return "volumes" }

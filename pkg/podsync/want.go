@@ -27,9 +27,12 @@ var (
 // update hands over the newest version of the pod from its source.
 func (w *worker) update(pod *corev1.Pod, evicted map[types.UID]Eviction) {
 	w.mu.Lock()
-	differs := w.pod != pod && !sameWish(w.pod, pod)
-	changed := differs || w.pod != pod && !equality.Semantic.DeepEqual(w.pod.Status.Conditions, pod.Status.Conditions)
-	w.pod = pod
+	differs := w.source != pod && !sameWish(w.source, pod)
+	changed := differs || w.source != pod && !equality.Semantic.DeepEqual(w.source.Status.Conditions, pod.Status.Conditions)
+	w.source, w.pod = pod, grantOf(w.pod).apply(pod)
+	if w.rec.Pending != nil && grantOf(w.pod).equals(pod) { // it asks for what it has again
+		w.rec.Pending, differs, changed = nil, true, true
+	}
 	w.facts.stale = w.facts.stale || differs // the downward API shows labels and annotations
 	w.dirty = w.dirty || differs
 	w.mu.Unlock()
@@ -38,13 +41,23 @@ func (w *worker) update(pod *corev1.Pod, evicted map[types.UID]Eviction) {
 		changed = w.decideEnd(End{At: now, Grace: gracePeriod(pod)}) || changed
 	}
 	if e, ok := evicted[w.uid]; ok {
-		changed = w.decideEnd(End{At: now, Grace: gracePeriod(pod), Phase: corev1.PodFailed, Reason: e.Reason, Message: e.Message, Why: e.Message}) || changed
+		changed = w.decideEnd(e.end(now, gracePeriod(pod))) || changed
 	}
 	if s := pod.Status; terminal(s.Phase) { // somebody else may have ended it
 		changed = w.decideEnd(End{At: now, Grace: gracePeriod(pod), Phase: s.Phase, Reason: s.Reason, Message: s.Message}) || changed
 	}
 	if changed {
 		w.poke()
+	}
+}
+
+// end is an eviction as a decision. own is the grace that the pod asks for.
+func (e Eviction) end(now time.Time, own time.Duration) End {
+	if e.Grace > 0 {
+		own = min(own, e.Grace)
+	}
+	return End{
+		At: now, Grace: own, Phase: corev1.PodFailed, Reason: e.Reason, Message: e.Message, Why: e.Message, Disruption: e.Disruption,
 	}
 }
 
@@ -135,7 +148,7 @@ func showsObjects(pod *corev1.Pod) bool {
 	})
 }
 
-// current is the newest version of the pod from its source.
+// current is the newest version of the pod from its source, with what it was granted.
 func (w *worker) current() *corev1.Pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()

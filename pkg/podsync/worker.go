@@ -32,11 +32,14 @@ type worker struct {
 	waits  map[string]string // why each container waited at the last pass
 	probed map[string]bool   // container IDs handed to the prober
 	told   bool              // the status has been told by this agent
-	ending bool              // the prober has been told of the end
-	freed  bool              // the sink has been told that nothing is held any more
+	// resizeError is why the resize failed when that was told last.
+	resizeError string
+	ending      bool // the prober has been told of the end
+	freed       bool // the sink has been told that nothing is held any more
 
-	mu      sync.Mutex // guards all below; not held across I/O
-	pod     *corev1.Pod
+	mu      sync.Mutex  // guards all below; not held across I/O
+	source  *corev1.Pod // the pod as its source has it
+	pod     *corev1.Pod // with what it was granted
 	facts   facts
 	flights map[string]flight // by slot
 	rec     record            // as last saved, but for what is dirty
@@ -90,7 +93,7 @@ type flight struct {
 // newWorker takes on a pod, where rec is what an earlier agent knew of it or nil.
 func newWorker(cfg *Config, pod *corev1.Pod, rec *record, resized func(freed bool)) *worker {
 	w := &worker{
-		cfg: cfg, uid: pod.UID, pod: pod, resized: resized,
+		cfg: cfg, uid: pod.UID, resized: resized,
 		log:     cfg.Log.With("pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID),
 		wake:    make(chan struct{}, 1),
 		flights: map[string]flight{},
@@ -101,8 +104,9 @@ func newWorker(cfg *Config, pod *corev1.Pod, rec *record, resized func(freed boo
 		waits:  map[string]string{},
 		probed: map[string]bool{},
 	}
+	grant := toldGrant(pod)
 	if rec != nil {
-		w.rec = *rec
+		w.rec, grant = *rec, grantOf(rec.Pod)
 	} else {
 		w.rec = record{Started: time.Now(), Status: *pod.Status.DeepCopy()}
 		if t := pod.Status.StartTime; t != nil {
@@ -110,7 +114,11 @@ func newWorker(cfg *Config, pod *corev1.Pod, rec *record, resized func(freed boo
 		}
 		w.dirty, w.unknown = true, true
 	}
-	w.rec.Pod = pod
+	w.source, w.pod = pod, grant.apply(pod)
+	if w.pod != pod && w.rec.Pending == nil {
+		w.rec.Pending = &Pending{Reason: corev1.PodReasonDeferred, Message: "The pods of this node are not counted yet", Generation: pod.Generation}
+	}
+	w.rec.Pod = w.pod
 	if w.rec.Series == nil {
 		w.rec.Series = map[string]int{}
 	}
@@ -205,6 +213,7 @@ func (w *worker) pass(ctx context.Context) (wake time.Time, done bool) {
 		}
 	}
 	w.tellWaiting(want.Pod, plan)
+	w.tellResize(want.Pod, &have)
 	w.report(want, have, plan, now)
 	if plan.Done {
 		return time.Time{}, true
@@ -266,6 +275,7 @@ func (w *worker) recall() (Want, Have) {
 		CgroupGone: w.facts.cgroupGone, VolumesGone: w.facts.volumesGone, Stale: w.facts.stale, Forgotten: w.facts.forgotten,
 		Images: map[string]int{}, Pulling: map[string]string{}, Probes: map[string]Health{},
 		Busy: map[string]string{}, Held: map[string]Held{},
+		Sized: w.rec.Sized, Resizing: w.rec.Resizing, Pending: w.rec.Pending,
 		Series: maps.Clone(w.rec.Series), Replace: maps.Clone(w.rec.Replace),
 		PostStarted: maps.Clone(w.rec.PostStarted), PreStopped: maps.Clone(w.rec.PreStopped),
 	}

@@ -74,13 +74,13 @@ func (c *Config) podResources(pod *corev1.Pod) Resources {
 	}
 	res.CPUShares = sharesOf(requests.Cpu())
 	period := uint64(c.CPUCFSQuotaPeriod / time.Microsecond)
-	if quota := quotaOf(limits.Cpu(), period); quota > 0 && (class == corev1.PodQOSGuaranteed || Limited(pod, corev1.ResourceCPU)) {
+	if quota := quotaOf(limits.Cpu(), period); quota > 0 && (class == corev1.PodQOSGuaranteed || limited(pod, corev1.ResourceCPU)) {
 		res.CPUQuota, res.CPUPeriod = quota, period
 		if !c.CPUCFSQuota {
 			res.CPUQuota = -1
 		}
 	}
-	memoryLimited := class == corev1.PodQOSGuaranteed || Limited(pod, corev1.ResourceMemory)
+	memoryLimited := class == corev1.PodQOSGuaranteed || limited(pod, corev1.ResourceMemory)
 	if limit := limits.Memory().Value(); limit > 0 && memoryLimited {
 		res.Memory = &limit
 	}
@@ -115,9 +115,9 @@ func throttleAt(request, limit int64, factor float64) int64 {
 	return int64(math.Floor((float64(request)+factor*float64(limit-request))/float64(page))) * page
 }
 
-// Limited says whether a pod's limit of a resource binds: the pod has one
+// limited says whether a pod's limit of a resource binds: the pod has one
 // itself, or every container has.
-func Limited(pod *corev1.Pod, r corev1.ResourceName) bool {
+func limited(pod *corev1.Pod, r corev1.ResourceName) bool {
 	if pod.Spec.Resources != nil {
 		if q, set := pod.Spec.Resources.Limits[r]; set && !q.IsZero() {
 			return true
@@ -176,4 +176,12 @@ func totalsOf(pods []*corev1.Pod) tierTotals {
 		}
 	}
 	return t
+}
+
+// PodLimit is the limit of a resource that a pod's own cgroup has; zero is none.
+func PodLimit(pod *corev1.Pod, r corev1.ResourceName) resource.Quantity {
+	if !limited(pod, r) {
+		return resource.Quantity{}
+	}
+	return resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})[r]
 }
