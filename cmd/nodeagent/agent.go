@@ -217,12 +217,17 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
+	providers, err := a.credentialProviders()
+	if err != nil {
+		return nil, err
+	}
 	return podsync.NewPool(podsync.Config{
 		Alive: alive, AliveEvery: aliveEvery,
 		Desired: a.desired, Runtime: a.runtime, Images: a.images, Cgroups: a.tree, Volumes: volumes, Probes: a.probes,
 		Status: statusSink{a}, Event: a.event,
 		Lookups: podsync.Lookups{
-			ConfigMap: a.configMap, Secret: a.secret, Services: a.services, Field: volume.FieldValue, Resource: volumes.ResourceValue, Credentials: cri.Credentials,
+			ConfigMap: a.configMap, Secret: a.secret, Services: a.services, Field: volume.FieldValue, Resource: volumes.ResourceValue,
+			Credentials: cri.Credentials, Providers: providers,
 		},
 		Room: podsync.Room{Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
 		Node: a.knownNode, AskNode: a.askNode,

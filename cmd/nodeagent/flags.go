@@ -33,6 +33,8 @@ type runFlags struct {
 	taints         []string
 	show           bool
 	verbosity      int
+
+	credentialConfig, credentialBinDir string
 }
 
 func (f *runFlags) add(c *cobra.Command) {
@@ -58,6 +60,8 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "how to reach the API server; without it only the pods of --static-pod-path run")
 	fl.StringToStringVar(&f.nodeLabels, "node-labels", nil, "labels of this node in the API server")
 	fl.StringSliceVar(&f.taints, "register-with-taints", nil, "taints that this node is registered with: KEY[=VALUE]:EFFECT")
+	fl.StringVar(&f.credentialConfig, "image-credential-provider-config", "", "CredentialProviderConfig, or a directory of them: programs that know credentials for images")
+	fl.StringVar(&f.credentialBinDir, "image-credential-provider-bin-dir", "", "where the programs of --image-credential-provider-config are")
 	fl.IntVarP(&f.verbosity, "v", "v", 0, "4 or more: debug messages")
 }
 
@@ -96,6 +100,8 @@ func (f *runFlags) load() (config.Config, error) {
 	override(&a.StateDir, f.stateDir)
 	override(&a.NodeName, f.hostname)
 	override(&a.Kubeconfig, f.kubeconfig)
+	override(&a.ImageCredentialProviderConfig, f.credentialConfig)
+	override(&a.ImageCredentialProviderBinDir, f.credentialBinDir)
 	override(&a.ContainerdAddress, strings.TrimPrefix(f.endpoint, "unix://"))
 	if len(f.runtimeBinDirs) > 0 {
 		a.RuntimeBinDirs = f.runtimeBinDirs
@@ -104,7 +110,7 @@ func (f *runFlags) load() (config.Config, error) {
 		a.CNIBinDirs = f.cniBinDirs
 	}
 	// What a user types is relative to where the user is.
-	for _, path := range append([]*string{&a.Kubeconfig, &cfg.Kubelet.StaticPodPath, &a.RuntimeDir, &a.ImageDir, &a.RootDir, &a.StateDir, &a.CNIConfDir},
+	for _, path := range append([]*string{&a.Kubeconfig, &a.ImageCredentialProviderConfig, &a.ImageCredentialProviderBinDir, &cfg.Kubelet.StaticPodPath, &a.RuntimeDir, &a.ImageDir, &a.RootDir, &a.StateDir, &a.CNIConfDir},
 		pointers(a.RuntimeBinDirs, a.CNIBinDirs)...) {
 		if *path == "" {
 			continue

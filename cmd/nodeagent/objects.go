@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nodeagent/nodeagent/pkg/credential"
+	"github.com/nodeagent/nodeagent/pkg/cri"
 	"github.com/nodeagent/nodeagent/pkg/object"
 	"github.com/nodeagent/nodeagent/pkg/podsource"
 	"github.com/nodeagent/nodeagent/pkg/volume"
@@ -83,4 +85,41 @@ func (a *agent) services(ctx context.Context, pod *corev1.Pod) (map[string]strin
 		return nil, nil
 	}
 	return a.objects.Services(ctx, pod)
+}
+
+type providersFunc = func(ctx context.Context, pod *corev1.Pod, image string) ([]cri.Credential, error)
+
+// credentialProviders are the programs of this machine that know credentials; nil
+// where none are configured.
+func (a *agent) credentialProviders() (providersFunc, error) {
+	c := a.cfg.Agent
+	if c.ImageCredentialProviderConfig == "" {
+		return nil, nil
+	}
+	p, err := credential.Load(c.ImageCredentialProviderConfig, c.ImageCredentialProviderBinDir)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, pod *corev1.Pod, image string) ([]cri.Credential, error) {
+		found, err := p.Credentials(ctx, image, a.account(pod))
+		out := make([]cri.Credential, len(found))
+		for i, c := range found {
+			out[i] = cri.Credential(c)
+		}
+		return out, err
+	}, nil
+}
+
+// account is a pod's service account. Pods of the manifest directory have none.
+func (a *agent) account(pod *corev1.Pod) *credential.Account {
+	if a.local(pod) || pod.Spec.ServiceAccountName == "" {
+		return nil
+	}
+	return &credential.Account{
+		Get: func(ctx context.Context) (*corev1.ServiceAccount, error) { return a.objects.ServiceAccount(ctx, pod) },
+		Token: func(ctx context.Context, audience string) (string, error) {
+			token, _, err := a.objects.RequestToken(ctx, pod, audience, int64(credential.TokenLife.Seconds()))
+			return token, err
+		},
+	}
 }

@@ -91,6 +91,10 @@ type NodeAgentConfiguration struct {
 	HostsDirs []string `json:"hostsDirs,omitempty"`
 	// DockerConfig holds registry credentials.
 	DockerConfig string `json:"dockerConfig,omitempty"`
+	// ImageCredentialProviderConfig is a CredentialProviderConfig, or a directory of
+	// them; its programs are in ImageCredentialProviderBinDir.
+	ImageCredentialProviderConfig string `json:"imageCredentialProviderConfig,omitempty"`
+	ImageCredentialProviderBinDir string `json:"imageCredentialProviderBinDir,omitempty"`
 	// CrashLoopBackOff is the delay before a container that failed is started again.
 	CrashLoopBackOff CrashLoopBackOff `json:"crashLoopBackOff,omitzero"`
 }

@@ -269,7 +269,11 @@ func (v *validator) images(c Config) {
 	for i, dir := range c.Agent.HostsDirs {
 		v.absolute(fmt.Sprintf("hostsDirs[%d]", i), dir)
 	}
-	for field, path := range sortedPairs("kubeconfig", c.Agent.Kubeconfig, "dockerConfig", c.Agent.DockerConfig, "imageDir", c.Agent.ImageDir) {
+	if (c.Agent.ImageCredentialProviderConfig == "") != (c.Agent.ImageCredentialProviderBinDir == "") {
+		v.problem("imageCredentialProviderConfig", "must be set together with imageCredentialProviderBinDir")
+	}
+	for field, path := range sortedPairs("imageCredentialProviderConfig", c.Agent.ImageCredentialProviderConfig, "imageCredentialProviderBinDir", c.Agent.ImageCredentialProviderBinDir,
+		"kubeconfig", c.Agent.Kubeconfig, "dockerConfig", c.Agent.DockerConfig, "imageDir", c.Agent.ImageDir) {
 		if path != "" {
 			v.absolute(field, path)
 		}

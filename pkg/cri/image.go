@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -43,6 +44,9 @@ type ImageRequest struct {
 	Policy corev1.PullPolicy
 	// Credentials are tried in order, before those of the docker configuration.
 	Credentials []Credential
+	// More are asked for when the image has to be pulled, and tried after
+	// Credentials; it may be nil. Its error counts only if the pull fails.
+	More func(ctx context.Context) ([]Credential, error)
 	// Progress is told how many bytes of how many are there; it may be nil, and it
 	// is not called for an image that is there already.
 	Progress func(done, total int64)
@@ -110,8 +114,15 @@ func (m *Images) EnsureImage(ctx context.Context, req ImageRequest) (Image, erro
 			return Image{}, &ImageError{Reason: ErrImageNeverPull, Err: fmt.Errorf("container image %q is not present with pull policy of Never", req.Ref)}
 		}
 	}
+	var broken error
+	if req.More != nil {
+		var more []Credential
+		more, broken = req.More(ctx)
+		req.Credentials = append(req.Credentials[:len(req.Credentials):len(req.Credentials)], more...)
+	}
 	image, err := m.pullOnce(ctx, ref, &req)
 	if err != nil {
+		err = errors.Join(err, broken)
 		return Image{}, &ImageError{Reason: ErrImagePull, Err: fmt.Errorf("pull image %q: %w", req.Ref, err)}
 	}
 	return image, nil

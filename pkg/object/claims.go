@@ -28,6 +28,15 @@ func (s *Store) PersistentVolume(ctx context.Context, name string) (volume *core
 	return volume, gone("persistentvolume", name, err)
 }
 
+// ServiceAccount is the pod's.
+func (s *Store) ServiceAccount(ctx context.Context, pod *corev1.Pod) (account *corev1.ServiceAccount, err error) {
+	err = s.patiently(ctx, func(ctx context.Context) error {
+		account, err = s.cfg.Core.ServiceAccounts(pod.Namespace).Get(ctx, pod.Spec.ServiceAccountName, metav1.GetOptions{})
+		return err
+	})
+	return account, gone("serviceaccount", pod.Spec.ServiceAccountName, err)
+}
+
 // NodeLabels are the labels that this node's object has now.
 func (s *Store) NodeLabels(ctx context.Context) (map[string]string, error) {
 	node, err := s.cfg.Core.Nodes().Get(ctx, s.cfg.NodeName, metav1.GetOptions{})

@@ -199,7 +199,7 @@ func (w *woken) take() []types.UID {
 // newStore runs a Store on a, as long as the test does.
 func newStore(t *testing.T, a *api) (*Store, *woken) {
 	t.Helper()
-	cfg := &rest.Config{Host: "http://api.invalid", Transport: a, QPS: -1}
+	cfg := &rest.Config{Host: "http://api.invalid", Transport: a, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
 	core, err := corev1client.NewForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)

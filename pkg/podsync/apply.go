@@ -83,8 +83,11 @@ func sameStep(a, b Step) bool {
 
 // retryDelay is how a failing step is slowed down.
 func retryDelay(s Step) BackOff {
-	if _, pull := s.(PullImage); pull {
+	switch s.(type) {
+	case PullImage:
 		return BackOff{Initial: 10 * time.Second, Max: 5 * time.Minute}
+	case UpdateVolumes: // what it waits for wakes it
+		return BackOff{Initial: time.Second, Max: 5 * time.Minute}
 	}
 	return BackOff{Initial: time.Second, Max: 10 * time.Second}
 }
@@ -245,6 +248,12 @@ func (w *worker) pullImage(ctx context.Context, s PullImage) error {
 	pulling := false
 	image, err := w.cfg.Images.EnsureImage(ctx, cri.ImageRequest{
 		Ref: c.Image, Policy: c.ImagePullPolicy, Credentials: credentials,
+		More: func(ctx context.Context) ([]cri.Credential, error) {
+			if w.cfg.Lookups.Providers == nil {
+				return nil, nil
+			}
+			return w.cfg.Lookups.Providers(ctx, pod, c.Image)
+		},
 		Progress: func(done, total int64) {
 			first.Do(func() {
 				pulling = true

@@ -29,6 +29,9 @@ type Lookups struct {
 	// Credentials picks what a docker config.json has for an image. Nil means that
 	// image pull secrets are not supported.
 	Credentials func(config []byte, image string) ([]cri.Credential, error)
+	// Providers has what programs of this machine say for an image that has to be
+	// pulled. Nil means that there are none.
+	Providers func(ctx context.Context, pod *corev1.Pod, image string) ([]cri.Credential, error)
 }
 
 // environment is an ordered set of variables; a later value of the same name

@@ -39,27 +39,34 @@ func contentKind(v *corev1.Volume) string {
 
 // content makes a volume of files, and says whether they have changed.
 func (s *Set) content(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Mounted, bool, error) {
+	dir := s.dir(pod.UID, contentKind(v), v.Name)
+	m := Mounted{HostPath: dir, ReadOnly: true}
 	files, err := s.payloads(ctx, pod, v)
 	if err != nil {
-		return Mounted{}, false, err
+		return m, false, err
 	}
-	dir := s.dir(pod.UID, contentKind(v), v.Name)
 	if err := mkdirAll(dir); err != nil {
-		return Mounted{}, false, err
+		return m, false, err
 	}
 	if v.Secret != nil || v.Projected != nil || v.DownwardAPI != nil { // never on disk
 		mounted, err := isMountPoint(dir)
 		if err != nil {
-			return Mounted{}, false, err
+			return m, false, err
 		}
 		if !mounted {
 			if err := mountTmpfs(dir, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
-				return Mounted{}, false, err
+				return m, false, err
 			}
 		}
 	}
 	changed, err := writeAtomically(dir, files, func(path string) error { return ownTree(path, pod) })
-	return Mounted{HostPath: dir, ReadOnly: true}, changed, err
+	return m, changed, err
+}
+
+// hasContent says whether an earlier agent has filled a volume.
+func (s *Set) hasContent(dir string) bool {
+	current, err := currentOf(dir)
+	return err == nil && current != ""
 }
 
 func (s *Set) payloads(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (map[string]payload, error) {

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"strings"
@@ -113,5 +114,27 @@ func TestConfigMapIsUpdated(t *testing.T) {
 	must(t, set.Teardown(t.Context(), pod.UID))
 	if _, err := set.Setup(t.Context(), basePod(corev1.Volume{Name: "nfs", VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}})); err == nil || !strings.Contains(err.Error(), `"nfs" : volumes of kind nfs are not supported`) {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// TestNewAgentKeepsContents is an agent that starts while the API server is away.
+func TestNewAgentKeepsContents(t *testing.T) {
+	o := objects{"cfg": {"a": "1"}}
+	set := newSet(t, o)
+	pod := basePod(corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{ConfigMap: configMap("cfg")}})
+	away := func(context.Context, *corev1.Pod, string) (*corev1.ConfigMap, error) { return nil, errors.New("away") }
+	there := set.ConfigMap
+	set.ConfigMap = away
+	if _, err := set.Setup(t.Context(), pod); err == nil {
+		t.Error("a pod that has never had its files starts without them")
+	}
+	set.ConfigMap = there
+	_, err := set.Setup(t.Context(), pod)
+	must(t, err)
+	set.ConfigMap = away
+	mounted, err := set.Setup(t.Context(), pod)
+	must(t, err)
+	if diff := cmp.Diff(map[string]string{"a": "0644 1"}, tree(t, mounted["v"].HostPath)); diff != "" || !mounted["v"].ReadOnly {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }

@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -274,4 +276,41 @@ func TestRemoveAllStopsAtMounts(t *testing.T) {
 	must(t, removeAll(dir))
 	must(t, removeAll(dir))
 	must(t, os.Mkdir(dir, 0o755)) // for TempDir's own clean-up
+}
+
+// TestClaimedVolume binds a place of the machine, and goes on with it when nobody
+// can be asked.
+func TestClaimedVolume(t *testing.T) {
+	disk := t.TempDir()
+	writeFile(t, filepath.Join(disk, "kept"), "x")
+	set, s := newSet(t, nil), claimedBy(disk)
+	set.Server = s
+	pod := basePod(claimVolume("data"))
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: new(int64(1234))}
+	pod.Spec.Volumes = append(pod.Spec.Volumes, claimVolume("data"))
+	pod.Spec.Volumes[1].Name, pod.Spec.Volumes[1].PersistentVolumeClaim.ReadOnly = "ro", true
+	mounted := volumes(t, set, pod)
+	if mounted["v"].ReadOnly || !mounted["ro"].ReadOnly {
+		t.Errorf("got %+v, want one of them read-only", mounted)
+	}
+	writeFile(t, filepath.Join(mounted["v"].HostPath, "new"), "y")
+	info, err := os.Stat(filepath.Join(disk, "new"))
+	must(t, err)
+	if st := info.Sys().(*syscall.Stat_t); st.Gid != 1234 {
+		t.Errorf("what is made in the volume has group %d, want the pod's", st.Gid)
+	}
+	mountAt(t, mounted["v"].HostPath)
+
+	s.claim, s.asked = nil, 0
+	again, err := set.Setup(t.Context(), pod)
+	must(t, err)
+	if d := cmp.Diff(mounted, again); d != "" || s.asked != 0 {
+		t.Errorf("a new agent asked %d times (-want +got):\n%s", s.asked, d)
+	}
+	must(t, set.Teardown(t.Context(), pod.UID))
+	for _, name := range []string{"kept", "new"} {
+		if _, err := os.Stat(filepath.Join(disk, name)); err != nil {
+			t.Errorf("the volume lost a file with its pod: %v", err)
+		}
+	}
 }

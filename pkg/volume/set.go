@@ -129,6 +129,12 @@ func (s *Set) setUp(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Mou
 		return hostPath(v.HostPath)
 	case contentKind(v) != "":
 		m, _, err := s.content(ctx, pod, v)
+		if err != nil && ctx.Err() == nil && s.hasContent(m.HostPath) {
+			// An agent that starts while the API server is away: the pod goes on with
+			// what it had.
+			s.Log.Warn("contents of a volume are left as they were", "pod", pod.Name, "uid", pod.UID, "volume", v.Name, "err", err)
+			return m, nil
+		}
 		return m, err
 	case v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
 		return s.claimed(ctx, pod, v)
