@@ -20,6 +20,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/pkg/config"
 	"github.com/nodeagent/nodeagent/pkg/cri"
+	"github.com/nodeagent/nodeagent/pkg/identity"
 	"github.com/nodeagent/nodeagent/pkg/network"
 	"github.com/nodeagent/nodeagent/pkg/node"
 	"github.com/nodeagent/nodeagent/pkg/object"
@@ -38,8 +39,9 @@ const keptManifests = "manifests"
 type agent struct {
 	cfg      config.Config
 	log      *slog.Logger
-	cluster  *cluster   // nil when standalone
-	member   *node.Node // nil when standalone
+	cluster  *cluster              // nil when standalone
+	member   *node.Node            // nil when standalone
+	serving  *identity.Certificate // nil unless the cluster signs it
 	tree     *qos.Tree
 	embedded *cri.Embedded // nil with an external containerd
 	network  *network.CNI
@@ -65,7 +67,7 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, er
 	a := &agent{cfg: cfg, log: log, board: podstatus.NewBoard()}
 	a.manifests.Store(&manifests{})
 	var err error
-	if a.cluster, err = joinCluster(cfg); err != nil {
+	if a.cluster, err = joinCluster(cfg, log); err != nil {
 		return nil, err
 	}
 	a.desired = podsync.NewDesired(a.podSources()...)
@@ -244,17 +246,15 @@ func (a *agent) parts() []func(context.Context) error {
 	parts := []func(context.Context) error{
 		a.tree.Run, a.runPods, a.images.Run, a.collectImages, a.network.Run, a.probes.Run, a.source.Run, a.limits().Run, a.settle,
 	}
-	if a.member != nil {
-		parts = append(parts, a.member.Run)
-	}
 	if a.objects != nil {
 		parts = append(parts, a.objects.Run)
 	}
+	parts = append(parts, a.memberParts()...)
 	if a.embedded != nil {
 		parts = append(parts, a.embedded.Run)
 	}
 	if a.api != nil {
-		parts = append(parts, a.api.Run)
+		parts = append(parts, a.whenClaimed(a.api.Run))
 	}
 	return append(parts, a.apiParts()...)
 }

@@ -29,6 +29,8 @@ type runFlags struct {
 	endpoint       string
 	kubeconfig     string
 	nodeIPs        []string
+	bootstrap      string
+	certDir        string
 	nodeLabels     map[string]string
 	taints         []string
 	show           bool
@@ -58,6 +60,8 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.endpoint, "container-runtime-endpoint", "", or("socket of an external containerd", d.Agent.ContainerdAddress))
 	fl.StringSliceVar(&f.nodeIPs, "node-ip", nil, "address of this node, or one of each family (default: those of its interfaces)")
 	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "how to reach the API server; without it only the pods of --static-pod-path run")
+	fl.StringVar(&f.bootstrap, "bootstrap-kubeconfig", "", "how to get a first certificate for this node, for which --kubeconfig is written then")
+	fl.StringVar(&f.certDir, "cert-dir", "", "where this node's certificates are kept (default: pki in --root-dir)")
 	fl.StringToStringVar(&f.nodeLabels, "node-labels", nil, "labels of this node in the API server")
 	fl.StringSliceVar(&f.taints, "register-with-taints", nil, "taints that this node is registered with: KEY[=VALUE]:EFFECT")
 	fl.StringVar(&f.credentialConfig, "image-credential-provider-config", "", "CredentialProviderConfig, or a directory of them: programs that know credentials for images")
@@ -102,6 +106,8 @@ func (f *runFlags) load() (config.Config, error) {
 	override(&a.Kubeconfig, f.kubeconfig)
 	override(&a.ImageCredentialProviderConfig, f.credentialConfig)
 	override(&a.ImageCredentialProviderBinDir, f.credentialBinDir)
+	override(&a.BootstrapKubeconfig, f.bootstrap)
+	override(&a.CertDir, f.certDir)
 	override(&a.ContainerdAddress, strings.TrimPrefix(f.endpoint, "unix://"))
 	if len(f.runtimeBinDirs) > 0 {
 		a.RuntimeBinDirs = f.runtimeBinDirs
@@ -110,7 +116,7 @@ func (f *runFlags) load() (config.Config, error) {
 		a.CNIBinDirs = f.cniBinDirs
 	}
 	// What a user types is relative to where the user is.
-	for _, path := range append([]*string{&a.Kubeconfig, &a.ImageCredentialProviderConfig, &a.ImageCredentialProviderBinDir, &cfg.Kubelet.StaticPodPath, &a.RuntimeDir, &a.ImageDir, &a.RootDir, &a.StateDir, &a.CNIConfDir},
+	for _, path := range append([]*string{&a.Kubeconfig, &a.BootstrapKubeconfig, &a.CertDir, &a.ImageCredentialProviderConfig, &a.ImageCredentialProviderBinDir, &cfg.Kubelet.StaticPodPath, &a.RuntimeDir, &a.ImageDir, &a.RootDir, &a.StateDir, &a.CNIConfDir},
 		pointers(a.RuntimeBinDirs, a.CNIBinDirs)...) {
 		if *path == "" {
 			continue

@@ -27,6 +27,11 @@ func (a *agent) newNode() (*node.Node, error) {
 		return nil, err
 	}
 	k := a.cfg.Kubelet
+	if k.ServerTLSBootstrap {
+		if a.serving, err = a.signedServing(); err != nil {
+			return nil, err
+		}
+	}
 	m := &machine{agent: a, info: info}
 	return node.New(node.Config{
 		Name: a.cfg.Agent.NodeName, Instance: instance,
@@ -37,6 +42,30 @@ func (a *agent) newNode() (*node.Node, error) {
 		LeaseDuration: time.Duration(k.NodeLeaseDurationSeconds) * time.Second,
 		Event:         a.nodeEvent, Log: a.log,
 	}), nil
+}
+
+// memberParts keep this machine in the cluster, where there is one.
+func (a *agent) memberParts() []func(context.Context) error {
+	if a.member == nil {
+		return nil
+	}
+	parts := []func(context.Context) error{a.cluster.Run, a.member.Run}
+	if a.serving != nil {
+		parts = append(parts, a.serving.Run)
+	}
+	return parts
+}
+
+// whenClaimed runs what acts in the node's name once that is ours.
+func (a *agent) whenClaimed(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.member.Claimed():
+			return run(ctx)
+		}
+	}
 }
 
 // nodeEvent tells what happened to the node. An event that cannot be written is

@@ -36,7 +36,8 @@ type machine struct {
 	info     corev1.NodeSystemInfo
 	strain   node.Strain
 	answered time.Time // when containerd last has
-	imageDir string    // of the snapshotter, once containerd has told it
+	ips      []string
+	imageDir string // of the snapshotter, once containerd has told it
 
 	counted  time.Time // when images last were
 	names    map[string]string
@@ -50,6 +51,10 @@ func (m *machine) facts(ctx context.Context) (*node.Facts, error) {
 		Hostname: a.cfg.Agent.NodeName, IPs: a.nodeIPs(), Capacity: a.tree.Capacity(), Allocatable: a.tree.Allocatable(),
 		Handlers: handlers(), Features: &corev1.NodeFeatures{SupplementalGroupsPolicy: new(true)},
 		DeclaredFeatures: podsync.DeclaredFeatures(), Port: a.cfg.Kubelet.Port,
+	}
+	if a.serving != nil && !slices.Equal(f.IPs, m.ips) {
+		m.ips = f.IPs
+		a.serving.Kick()
 	}
 	m.askRuntime(ctx, now)
 	if silent := now.Sub(m.answered); silent >= runtimePatience {

@@ -22,6 +22,9 @@ type certificateSource func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 // server takes that too, unless it was given a CA for its nodes.
 func (a *agent) servingCertificate() (certificateSource, error) {
 	k := a.cfg.Kubelet
+	if a.serving != nil {
+		return a.serving.Serve, nil
+	}
 	if k.TLSCertFile != "" {
 		f := &certificateFile{cert: k.TLSCertFile, key: k.TLSPrivateKeyFile}
 		if _, err := f.get(nil); err != nil {

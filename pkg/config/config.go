@@ -61,6 +61,10 @@ type NodeAgentConfiguration struct {
 	NodeIPs []string `json:"nodeIPs,omitempty"`
 	// Kubeconfig says how to reach the API server; empty means that there is none.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// BootstrapKubeconfig is how to get a first certificate; Kubeconfig is written then.
+	BootstrapKubeconfig string `json:"bootstrapKubeconfig,omitempty"`
+	// CertDir holds the node's certificates; empty means pki in RootDir.
+	CertDir string `json:"certDir,omitempty"`
 	// NodeLabels are set on the Node when it is registered.
 	NodeLabels map[string]string `json:"nodeLabels,omitempty"`
 	// Runtime is auto, embedded or external. Auto uses the containerd that answers

@@ -190,7 +190,7 @@ func honoured() []string {
 		"enableServer", "address", "port", "tlsCertFile", "tlsPrivateKeyFile", "tlsCipherSuites", "tlsMinVersion",
 		"authentication", "authorization", "enableDebuggingHandlers", "healthzPort", "healthzBindAddress", "streamingConnectionIdleTimeout",
 		"imageGCLowThresholdPercent", "imageMinimumGCAge", "imageMaximumGCAge", "evictionPressureTransitionPeriod",
-		"registerNode", "registerWithTaints", "providerID", "nodeStatusUpdateFrequency", "nodeStatusReportFrequency",
+		"rotateCertificates", "serverTLSBootstrap", "registerNode", "registerWithTaints", "providerID", "nodeStatusUpdateFrequency", "nodeStatusReportFrequency",
 		"nodeStatusMaxImages", "nodeLeaseDurationSeconds",
 	}
 }

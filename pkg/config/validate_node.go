@@ -24,6 +24,14 @@ func (v *validator) membership(c Config) {
 	}
 	between(v, "nodeStatusMaxImages", ptr.Deref(k.NodeStatusMaxImages, 50), -1, 1<<20)
 	between(v, "nodeLeaseDurationSeconds", k.NodeLeaseDurationSeconds, 4, 1<<20)
+	for field, path := range sortedPairs("bootstrapKubeconfig", c.Agent.BootstrapKubeconfig, "certDir", c.Agent.CertDir) {
+		if path != "" {
+			v.absolute(field, path)
+		}
+	}
+	if c.Agent.BootstrapKubeconfig != "" && c.Agent.Kubeconfig == "" {
+		v.problem("kubeconfig", "must be set as well as bootstrapKubeconfig: it is written when there is a certificate")
+	}
 	v.taints(k.RegisterWithTaints)
 	v.nodeLabels(c.Agent.NodeLabels)
 }
