@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -37,7 +36,7 @@ func (s *Store) TrustBundle(ctx context.Context, pod *corev1.Pod, p *corev1.Clus
 		bundles = sorted[*certificatesv1.ClusterTrustBundle](items)
 	}
 	if len(bundles) == 0 {
-		return nil, fmt.Errorf("clustertrustbundle %s not found: %w", what, fs.ErrNotExist)
+		return nil, notFoundError{trustBundles, what}
 	}
 	return certificates(bundles), nil
 }

@@ -3,6 +3,7 @@ package object
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -48,7 +49,7 @@ func (s *Store) NodeLabels(ctx context.Context) (map[string]string, error) {
 
 func gone(k kind, name string, err error) error {
 	if apierrors.IsNotFound(err) {
-		return notFoundError{k, name}
+		return notFoundError{k, strconv.Quote(name)}
 	}
 	if err != nil {
 		return fmt.Errorf("%s %q: %w", k, name, err)

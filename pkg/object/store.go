@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -197,16 +198,16 @@ func (s *Store) one(ctx context.Context, pod *corev1.Pod, k key, name string) (m
 	if o := items[name]; o != nil {
 		return o, nil
 	}
-	return nil, notFoundError{k.kind, name}
+	return nil, notFoundError{k.kind, strconv.Quote(name)}
 }
 
 // notFoundError reads as the API server's own.
 type notFoundError struct {
 	kind kind
-	name string
+	name string // as it is to be shown
 }
 
-func (e notFoundError) Error() string        { return fmt.Sprintf("%s %q not found", e.kind, e.name) }
+func (e notFoundError) Error() string        { return fmt.Sprintf("%s %s not found", e.kind, e.name) }
 func (e notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // ConfigMap is one of the pod's namespace, to which the pod refers.
