@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -37,7 +38,7 @@ func (a *agent) newObjects() *object.Store {
 	}
 	return object.New(object.Config{
 		NodeName: a.cfg.Agent.NodeName, Core: a.cluster.core, Certificates: a.cluster.certificates,
-		Wake: func(uid types.UID) { a.pool.Refresh(uid) }, Log: a.log,
+		KeepDir: filepath.Join(a.cfg.Agent.StateDir, "objects"), Wake: func(uid types.UID) { a.pool.Refresh(uid) }, Log: a.log,
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/nodeagent/nodeagent/pkg/credential"
 	"github.com/nodeagent/nodeagent/pkg/cri"
 )
 
@@ -23,7 +24,7 @@ import (
 func TestPull(t *testing.T) {
 	s := newSite(t)
 	for name, test := range map[string]func(*testing.T, *site){
-		"TagAndDigest": pullTagAndDigest, "Policies": pullPolicies, "Credentials": pullCredentials, "DockerConfig": pullDockerConfig,
+		"TagAndDigest": pullTagAndDigest, "Policies": pullPolicies, "Credentials": pullCredentials, "Provider": pullProvider, "DockerConfig": pullDockerConfig,
 		"Mirror": pullMirror, "Progress": pullProgress, "Cancelled": pullCancelled, "Stalled": pullStalled, "Shared": pullShared,
 		"Serial": pullSerial, "Corrupt": pullCorrupt, "BadNames": pullBadNames, "BehindOurBack": removedBehindOurBack,
 	} {
@@ -108,6 +109,49 @@ func pullCredentials(t *testing.T, s *site) {
 	}
 	req.Credentials = append(req.Credentials, cri.Credential{Username: "anna", Password: "secret"})
 	must(t, m, req)
+}
+
+// pullProvider has a program of this machine say who may pull.
+func pullProvider(t *testing.T, s *site) {
+	g := s.registry.Gateway(t, nil)
+	g.User, g.Password = "anna", "secret"
+	s.push(t, "demo/provided:1")
+	dir := t.TempDir()
+	host, _, _ := strings.Cut(g.Host, ":")
+	write(t, filepath.Join(dir, "config.yaml"), fmt.Sprintf(`{"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig", "providers": [
+		{"name": "helper", "apiVersion": "credentialprovider.kubelet.k8s.io/v1", "matchImages": [%q], "defaultCacheDuration": "1m"}]}`, host))
+	write(t, filepath.Join(dir, "helper"), fmt.Sprintf(`#!/bin/sh
+echo called >>%s/calls
+echo '{"apiVersion": "credentialprovider.kubelet.k8s.io/v1", "kind": "CredentialProviderResponse", "cacheKeyType": "Image", "cacheDuration": "0s",
+	"auth": {%q: {"username": "anna", "password": "secret"}}}'
+`, dir, g.Host))
+	if err := os.Chmod(filepath.Join(dir, "helper"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	providers, err := credential.Load(filepath.Join(dir, "config.yaml"), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _ := s.images(t, nil)
+	req := cri.ImageRequest{Ref: g.Host + "/demo/provided:1", Policy: corev1.PullIfNotPresent}
+	req.More = func(ctx context.Context) ([]cri.Credential, error) {
+		found, err := providers.Credentials(ctx, req.Ref, nil)
+		var out []cri.Credential
+		for _, c := range found {
+			out = append(out, cri.Credential(c))
+		}
+		return out, err
+	}
+	must(t, m, req)
+	must(t, m, req)
+	if calls, err := os.ReadFile(filepath.Join(dir, "calls")); err != nil || string(calls) != "called\n" {
+		t.Errorf("the program was run for %q, %v, want it once: for the pull, and not for an image that is there", calls, err)
+	}
+	req.Ref = g.Host + "/demo/none:1"
+	req.More = func(context.Context) ([]cri.Credential, error) { return nil, errors.New("the program is broken") }
+	if _, err := m.EnsureImage(t.Context(), req); err == nil || !strings.Contains(err.Error(), "the program is broken") {
+		t.Errorf("error is %v, want to be told why there was no credential", err)
+	}
 }
 
 func pullDockerConfig(t *testing.T, s *site) {

@@ -199,6 +199,12 @@ func (w *woken) take() []types.UID {
 // newStore runs a Store on a, as long as the test does.
 func newStore(t *testing.T, a *api) (*Store, *woken) {
 	t.Helper()
+	return newStoreIn(t, t.Context(), a, "")
+}
+
+// newStoreIn runs a Store until ctx ends, which keeps what it knows in dir.
+func newStoreIn(t *testing.T, ctx context.Context, a *api, dir string) (*Store, *woken) { //nolint:revive // t comes first in tests
+	t.Helper()
 	cfg := &rest.Config{Host: "http://api.invalid", Transport: a, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
 	core, err := corev1client.NewForConfig(cfg)
 	if err != nil {
@@ -209,9 +215,9 @@ func newStore(t *testing.T, a *api) (*Store, *woken) {
 		t.Fatal(err)
 	}
 	w := &woken{}
-	s := New(Config{NodeName: "node", Core: core, Certificates: certificates, Wake: w.wake, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	s := New(Config{NodeName: "node", KeepDir: dir, Core: core, Certificates: certificates, Wake: w.wake, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	done := make(chan error, 1)
-	go func() { done <- s.Run(t.Context()) }()
+	go func() { done <- s.Run(ctx) }()
 	t.Cleanup(func() {
 		if err := <-done; err != nil {
 			t.Errorf("run: %v", err)

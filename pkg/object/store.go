@@ -23,6 +23,9 @@ import (
 // patience is how long a lookup waits for the first answer of the API server.
 const patience = 5 * time.Second
 
+// keptPatience is how long it waits when it has what an earlier agent knew.
+const keptPatience = time.Second
+
 var errNotReferred = errors.New("the pod is not one of the API server's on this node, or does not refer to it")
 
 // Config is all that a Store needs.
@@ -30,6 +33,9 @@ type Config struct {
 	NodeName     string
 	Core         corev1client.CoreV1Interface
 	Certificates certificatesv1.CertificatesV1Interface
+	// KeepDir holds what is known, for the next agent; secrets only if it is in
+	// memory. Empty keeps nothing.
+	KeepDir string
 	// Wake is told of each pod that something has changed for. It must not block.
 	Wake func(uid types.UID)
 	Log  *slog.Logger
@@ -40,6 +46,7 @@ type Config struct {
 type Store struct {
 	cfg     Config
 	gate    *gate
+	keep    keeper
 	changed chan struct{} // capacity 1: Run has watches to open, or alarms to set anew
 
 	mu      sync.Mutex // guards all below, and what the watches hold; never held across I/O
@@ -51,16 +58,17 @@ type Store struct {
 // New starts nothing; see Run.
 func New(cfg Config) *Store {
 	return &Store{
-		cfg: cfg, gate: newGate(), changed: make(chan struct{}, 1),
-		pods: map[types.UID]map[key]bool{}, watches: map[key]*watched{}, tokens: map[tokenKey]*token{},
+		cfg: cfg, gate: newGate(), keep: keeper{dir: cfg.KeepDir, log: cfg.Log}, changed: make(chan struct{}, 1),
+		watches: map[key]*watched{}, tokens: map[tokenKey]*token{},
 	}
 }
 
 // SetPods says which pods the API server has for this node. It comes before
 // anything of a new pod is looked up. A pod that has ended needs nothing any more.
+// It is not called twice at once.
 func (s *Store) SetPods(pods []*corev1.Pod) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	first := s.pods == nil
 	now := make(map[types.UID]map[key]bool, len(pods))
 	for _, pod := range pods {
 		if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
@@ -81,6 +89,11 @@ func (s *Store) SetPods(pods []*corev1.Pod) {
 	}
 	maps.DeleteFunc(s.tokens, func(k tokenKey, _ *token) bool { return now[k.pod] == nil })
 	s.pods = now
+	wanted := slices.Collect(maps.Keys(s.watches))
+	s.mu.Unlock()
+	if first {
+		s.keep.tidy(wanted)
+	}
 	s.signal()
 }
 
@@ -167,7 +180,12 @@ func (s *Store) lookUp(ctx context.Context, pod *corev1.Pod, k key) (map[string]
 		return nil, errNotReferred
 	}
 	s.mu.Unlock()
-	late := time.NewTimer(patience)
+	kept := w.recall(s.keep)
+	wait := patience
+	if kept != nil {
+		wait = keptPatience
+	}
+	late := time.NewTimer(wait)
 	defer late.Stop()
 	select {
 	case <-w.answered:
@@ -179,6 +197,9 @@ func (s *Store) lookUp(ctx context.Context, pod *corev1.Pod, k key) (map[string]
 	defer s.mu.Unlock()
 	if w.items == nil {
 		w.wanted = true
+		if kept != nil {
+			return kept, nil
+		}
 		if w.err == nil {
 			return nil, errors.New("the API server has not answered yet")
 		}

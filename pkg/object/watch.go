@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,6 +37,9 @@ type watched struct {
 	answered chan struct{} // closed when items is known
 	again    chan struct{} // capacity 1: list once more what is not watched
 
+	kept     map[string]metav1.Object // by an earlier agent; see recall
+	recalled sync.Once
+
 	// Store.mu guards all below.
 	users  map[types.UID]bool
 	cancel context.CancelFunc       // nil until the watch has been opened
@@ -52,12 +56,36 @@ func (w *watched) poke() {
 	}
 }
 
+// recall is what an earlier agent knew.
+func (w *watched) recall(k keeper) map[string]metav1.Object {
+	w.recalled.Do(func() {
+		select {
+		case <-w.answered: // nobody needs it
+		default:
+			w.kept = k.load(w.key)
+		}
+	})
+	return w.kept
+}
+
+// forget drops what is kept when no pod needs it any more. When the agent ends it
+// stays.
+func (s *Store) forget(w *watched) {
+	s.mu.Lock()
+	_, wanted := s.watches[w.key]
+	s.mu.Unlock()
+	if !wanted {
+		s.keep.drop(w.key)
+	}
+}
+
 // follow keeps one watch going until ctx ends.
 //
 //	list ─► watch ─► closed in good order: watch from where it ended
 //	  ▲               version too old: list
 //	  └── any failure: pause; what is known stays
 func (s *Store) follow(ctx context.Context, w *watched) {
+	defer s.forget(w)
 	version, failures := "", 0
 	for ctx.Err() == nil {
 		begin := time.Now()
@@ -234,6 +262,9 @@ func (s *Store) replace(w *watched, items map[string]metav1.Object) {
 	s.mu.Unlock()
 	if first {
 		close(w.answered)
+	}
+	if first || news {
+		s.keep.save(w.key, items)
 	}
 	s.wake(uids)
 }
