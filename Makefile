@@ -19,10 +19,10 @@ MACHINE_PACKAGES := pkg/qos test/node test/systemd
 VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd
 INTEGRATION_PACKAGES := ./pkg/... ./test/node/... ./test/readme/...
 
-.PHONY: help build tools image demo-image run down test test-unit test-integration test-container test-vm lint bench bench-peers clean
+.PHONY: help build tools image demo-image run down test test-unit test-integration test-container test-vm e2e lint bench bench-peers clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/nodeagent, one static binary
 	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/nodeagent ./cmd/nodeagent
@@ -62,6 +62,11 @@ test-container: bin/testreport tools build demo-image ## the same in a container
 
 test-vm: bin/testreport tools build demo-image ## the same in a virtual machine with systemd and unified cgroups
 	@bin/testreport run vm -- hack/machine-tests.sh test/vm/run.sh $(VM_PACKAGES)
+
+e2e: bin/testreport tools build image ## the agent as a node of a real control plane on this machine, through kubectl
+	@hack/install.sh iptables iproute2 util-linux
+	@hack/build-peers.sh kubectl etcd kube-apiserver kube-controller-manager kube-scheduler
+	@bin/testreport run e2e -- hack/e2e.sh $(E2E_FLAGS)
 
 lint: ## formatting, vet, the linters of .golangci.yml, a tidy go.mod
 	@hack/lint.sh
