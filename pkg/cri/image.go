@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -118,7 +119,7 @@ func (m *Images) EnsureImage(ctx context.Context, req ImageRequest) (Image, erro
 	if req.More != nil {
 		var more []Credential
 		more, broken = req.More(ctx)
-		req.Credentials = append(req.Credentials[:len(req.Credentials):len(req.Credentials)], more...)
+		req.Credentials = append(slices.Clip(req.Credentials), more...)
 	}
 	image, err := m.pullOnce(ctx, ref, &req)
 	if err != nil {

@@ -121,7 +121,7 @@ func (a *api) RoundTrip(r *http.Request) (*http.Response, error) {
 		return a.issue(r)
 	}
 	collection, name := r.URL.Path, ""
-	if single := strings.TrimPrefix(query.Get("fieldSelector"), "metadata.name="); single != query.Get("fieldSelector") {
+	if single, ok := strings.CutPrefix(query.Get("fieldSelector"), "metadata.name="); ok {
 		name = single
 	}
 	if what == "WATCH" {

@@ -3,6 +3,7 @@ package object
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -91,9 +92,7 @@ func TestServices(t *testing.T) {
 	}
 	both := map[string]string{}
 	for _, m := range []map[string]string{apiVariables, own} {
-		for k, v := range m {
-			both[k] = v
-		}
+		maps.Copy(both, m)
 	}
 	cases := map[string]struct {
 		reason string

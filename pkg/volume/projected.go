@@ -66,7 +66,7 @@ func (s *Set) trustBundle(ctx context.Context, out map[string]payload, pod *core
 		return errNoServer
 	}
 	data, err := s.Server.TrustBundle(ctx, pod, p)
-	if err != nil && !(ptr.Deref(p.Optional, false) && errors.Is(err, fs.ErrNotExist)) {
+	if err != nil && (!ptr.Deref(p.Optional, false) || !errors.Is(err, fs.ErrNotExist)) {
 		return err
 	}
 	out[path.Clean(p.Path)] = payload{data: data, mode: fs.FileMode(ptr.Deref(v.Projected.DefaultMode, 0o644))}
