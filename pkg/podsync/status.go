@@ -34,6 +34,8 @@ func Status(w Want, h Have, plan Plan, old corev1.PodStatus, now time.Time) core
 	st := statusOf{Want: w, Have: h, plan: plan}
 	if rejected := plan.End != nil && !h.Exists && plan.End.Phase == corev1.PodFailed; !rejected {
 		st.setContainers(&s)
+		keepEnds(pod, old.InitContainerStatuses, s.InitContainerStatuses)
+		keepEnds(pod, old.ContainerStatuses, s.ContainerStatuses)
 	}
 	s.Phase = st.phase(s)
 	if terminal(old.Phase) {
@@ -132,7 +134,7 @@ func (st *statusOf) container(c *corev1.Container) corev1.ContainerStatus {
 	case a.State == cri.Running:
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(a.StartedAt).Rfc3339Copy()}
 		st.setRunning(&s, c, a)
-	case a.State == cri.Exited && !st.isWaiting(c.Name):
+	case a.State == cri.Exited && !st.isWaiting(c.Name) && !st.isReplaced(a):
 		s.State.Terminated = st.terminated(a)
 		s.Ready = a.ExitCode == 0 && st.isOrdinaryInit(c.Name)
 	default:
@@ -170,6 +172,14 @@ func containerID(a *cri.Container) string { return containerIDScheme + a.ID }
 
 // bareID is the runtime's own ID out of that of a status.
 func bareID(id string) string { return strings.TrimPrefix(id, containerIDScheme) }
+
+// isReplaced says whether an exited container is started again although its exit
+// may not ask for it. It counts as waiting: an API server lets no container that
+// ended for good return.
+func (st *statusOf) isReplaced(a *cri.Container) bool {
+	_, asked := st.Replace[a.ID]
+	return asked && st.plan.End == nil
+}
 
 // isWaiting says whether an exited container is on its way to its next attempt.
 func (st *statusOf) isWaiting(name string) bool {

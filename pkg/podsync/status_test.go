@@ -198,12 +198,12 @@ func TestStatus(t *testing.T) {
 			want: want{corev1.PodRunning, "", "running", 0, yes, yes, "", yes},
 		},
 		"Requested": {
-			reason: "a restart on request gives its reason",
+			reason: "a restart on request is on its way",
 			have: func(h *Have) {
 				h.exited("main", 0, 143)
 				h.Replace["main-0"] = Replace{}
 			},
-			want: want{corev1.PodRunning, "", "terminated Requested", 0, no, yes, "ContainersNotReady", yes},
+			want: want{corev1.PodRunning, "", "waiting ContainerCreating", 0, no, yes, "ContainersNotReady", yes},
 		},
 	}
 	for name, tc := range cases {
