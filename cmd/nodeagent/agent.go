@@ -41,6 +41,7 @@ type agent struct {
 	log      *slog.Logger
 	cluster  *cluster              // nil when standalone
 	member   *node.Node            // nil when standalone
+	shutdown *node.Shutdown        // nil where pods get no time for it
 	serving  *identity.Certificate // nil unless the cluster signs it
 	tree     *qos.Tree
 	embedded *cri.Embedded // nil with an external containerd
@@ -75,6 +76,7 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, er
 	if a.tree, err = newTree(ctx, cfg, log); err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)
 	}
+	a.shutdown = a.newShutdown()
 	if a.member, err = a.newNode(); err != nil {
 		return nil, err
 	}
@@ -231,7 +233,7 @@ func (a *agent) newPool() (*podsync.Pool, error) {
 			ConfigMap: a.configMap, Secret: a.secret, Services: a.services, Field: volume.FieldValue, Resource: volumes.ResourceValue,
 			Credentials: cri.Credentials, Providers: providers,
 		},
-		Room: podsync.Room{Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
+		Room: podsync.Room{Closed: a.closed, Allocatable: a.tree.Allocatable(), UnsafeSysctls: a.cfg.Kubelet.AllowedUnsafeSysctls},
 		Node: a.knownNode, AskNode: a.askNode,
 		NodeIPs:        a.nodeIPs(),
 		DNS:            podsync.DNS{ClusterServers: a.cfg.Kubelet.ClusterDNS, ClusterDomain: a.cfg.Kubelet.ClusterDomain, Host: host},
@@ -250,6 +252,9 @@ func (a *agent) parts() []func(context.Context) error {
 		parts = append(parts, a.objects.Run)
 	}
 	parts = append(parts, a.memberParts()...)
+	if a.shutdown != nil {
+		parts = append(parts, a.shutdown.Run)
+	}
 	if a.embedded != nil {
 		parts = append(parts, a.embedded.Run)
 	}

@@ -64,9 +64,11 @@ func (c *cluster) clientCertificate(cfg config.Config, bootstrap *rest.Config, c
 			}
 			return c.certificates.CertificateSigningRequests()
 		},
-		Changed: func(*tls.Certificate) {
+		Changed: func(before *tls.Certificate) {
 			finish()
-			changed()
+			if before != nil { // who waits for the first has no connection yet
+				changed()
+			}
 		},
 		Log: log,
 	})

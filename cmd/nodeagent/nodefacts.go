@@ -60,6 +60,9 @@ func (m *machine) facts(ctx context.Context) (*node.Facts, error) {
 	if silent := now.Sub(m.answered); silent >= runtimePatience {
 		f.Causes = append(f.Causes, "container runtime is down: containerd does not answer")
 	}
+	if a.shutdown != nil && a.shutdown.Active() {
+		f.Causes = append(f.Causes, node.ShutdownCause)
+	}
 	if err := a.network.Ready(); err != nil {
 		f.Causes = append(f.Causes, fmt.Sprintf("container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: %v", err))
 	}

@@ -190,7 +190,7 @@ func honoured() []string {
 		"enableServer", "address", "port", "tlsCertFile", "tlsPrivateKeyFile", "tlsCipherSuites", "tlsMinVersion",
 		"authentication", "authorization", "enableDebuggingHandlers", "healthzPort", "healthzBindAddress", "streamingConnectionIdleTimeout",
 		"imageGCLowThresholdPercent", "imageMinimumGCAge", "imageMaximumGCAge", "evictionPressureTransitionPeriod",
-		"rotateCertificates", "serverTLSBootstrap", "registerNode", "registerWithTaints", "providerID", "nodeStatusUpdateFrequency", "nodeStatusReportFrequency",
+		"shutdownGracePeriod", "shutdownGracePeriodCriticalPods", "shutdownGracePeriodByPodPriority", "rotateCertificates", "serverTLSBootstrap", "registerNode", "registerWithTaints", "providerID", "nodeStatusUpdateFrequency", "nodeStatusReportFrequency",
 		"nodeStatusMaxImages", "nodeLeaseDurationSeconds",
 	}
 }

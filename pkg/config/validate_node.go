@@ -32,6 +32,14 @@ func (v *validator) membership(c Config) {
 	if c.Agent.BootstrapKubeconfig != "" && c.Agent.Kubeconfig == "" {
 		v.problem("kubeconfig", "must be set as well as bootstrapKubeconfig: it is written when there is a certificate")
 	}
+	if len(k.ShutdownGracePeriodByPodPriority) > 0 && k.ShutdownGracePeriod.Duration > 0 {
+		v.problem("shutdownGracePeriodByPodPriority", "cannot be set together with shutdownGracePeriod")
+	}
+	for i, p := range k.ShutdownGracePeriodByPodPriority {
+		if p.ShutdownGracePeriodSeconds < 0 {
+			v.problem(fmt.Sprintf("shutdownGracePeriodByPodPriority[%d]", i), "%d seconds are negative", p.ShutdownGracePeriodSeconds)
+		}
+	}
 	v.taints(k.RegisterWithTaints)
 	v.nodeLabels(c.Agent.NodeLabels)
 }

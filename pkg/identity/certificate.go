@@ -38,8 +38,9 @@ type Config struct {
 	// Requests are made as whom the current certificate makes us; current is nil
 	// when it cannot be used.
 	Requests func(current *tls.Certificate) certificatesclient.CertificateSigningRequestInterface
-	// Changed is called when there is a new one; it may be nil.
-	Changed func(*tls.Certificate)
+	// Changed is called when there is a new one; before is nil for the first. It may
+	// be nil itself.
+	Changed func(before *tls.Certificate)
 	Log     *slog.Logger
 }
 
@@ -158,10 +159,11 @@ func (c *Certificate) renew(ctx context.Context, template *x509.CertificateReque
 	if pair == nil {
 		return err
 	}
+	before := c.Current()
 	c.use(pair)
 	c.Log.Info("certificate renewed", "signer", c.Signer, "until", pair.Leaf.NotAfter)
 	if c.Changed != nil {
-		c.Changed(pair)
+		c.Changed(before)
 	}
 	if renewal(pair.Leaf, template, 1).Before(time.Now()) { // asking again at once would give the same
 		err = errors.Join(err, errors.New("the certificate as signed does not say what was asked for, or has nearly run out: is this machine's clock right?"))

@@ -24,6 +24,8 @@ func (r *Rejection) ofNode() bool { return r.Reason == reasonAffinity || r.Reaso
 type Room struct {
 	Allocatable   corev1.ResourceList
 	UnsafeSysctls []string // allowed beside the safe ones; a trailing * matches the rest
+	// Closed says why no pod is let in at all, nil while they are. It may be nil.
+	Closed func() *Rejection
 	// Node is this node in the API, or nil while that is not known.
 	Node *corev1.Node
 }
@@ -60,6 +62,7 @@ func (l *Load) Add(pod *corev1.Pod) {
 // kubelet does.
 func Admit(pod *corev1.Pod, load Load, room Room) *Rejection {
 	return cmp.Or(
+		room.closed(),
 		admitSysctls(pod, room.UnsafeSysctls),
 		admitOS(pod),
 		admitResources(pod, load, room.allocatable()),
@@ -67,6 +70,13 @@ func Admit(pod *corev1.Pod, load Load, room Room) *Rejection {
 		admitPorts(pod, load.Ports),
 		admitTaints(pod, room.Node),
 	)
+}
+
+func (r *Room) closed() *Rejection {
+	if r.Closed == nil {
+		return nil
+	}
+	return r.Closed()
 }
 
 // allocatable adds what only the API knows: storage, and resources that somebody
