@@ -96,13 +96,17 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, er
 		},
 		PodIP:    a.podIP,
 		OnChange: func(uid types.UID) { a.pool.Wake(uid) },
-		Event:    func(pod *corev1.Pod, reason, message string) { a.event(pod, corev1.EventTypeWarning, reason, message) },
+		Event: func(pod *corev1.Pod, container, reason, message string) {
+			a.event(pod, container, corev1.EventTypeWarning, reason, message)
+		},
 	})
 	a.pool, err = a.newPool()
 	if err != nil {
 		return nil, err
 	}
-	a.api = a.newAPIPods()
+	if a.api, err = a.newAPIPods(); err != nil {
+		return nil, err
+	}
 	wake := a.pool.Wake
 	a.wake.Store(&wake)
 	a.source = &podsource.Dir{
@@ -206,7 +210,7 @@ func (a *agent) volumes() *volume.Set {
 // limits evicts pods whose volumes outgrow their limit.
 func (a *agent) limits() *volume.Limits {
 	return &volume.Limits{Set: a.volumes(), Pods: a.desired.Pods, Evict: func(pod *corev1.Pod, message string) {
-		a.event(pod, corev1.EventTypeWarning, "Evicted", message)
+		a.event(pod, "", corev1.EventTypeWarning, "Evicted", message)
 		a.desired.Evict(pod.UID, "Evicted", message)
 	}}
 }
@@ -282,11 +286,18 @@ func (a *agent) close() { a.tree.Close() }
 func (a *agent) accept(pods []*corev1.Pod, objects podsource.Objects) {
 	a.manifests.Store(newManifests(pods, objects))
 	a.desired.Set(podsource.Source, pods)
+	if a.api != nil {
+		a.api.mirrors.SetStatic(pods)
+	}
 	a.pool.WakeAll() // objects that pods wait for may have arrived
 }
 
-func (a *agent) event(pod *corev1.Pod, kind, reason, message string) {
-	a.board.Event(pod, kind, reason, message, time.Now())
+func (a *agent) event(pod *corev1.Pod, container, kind, reason, message string) {
+	now := time.Now()
+	a.board.Event(pod, container, kind, reason, message, now)
+	if a.api != nil {
+		a.api.events.Event(pod, container, kind, reason, message, now)
+	}
 }
 
 func (a *agent) podIP(uid types.UID) string {

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
-
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"fmt"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/nodeagent/nodeagent/pkg/podsource"
 	"github.com/nodeagent/nodeagent/pkg/podstatus"
@@ -15,8 +18,10 @@ import (
 
 // apiPods is the traffic in pods with the API server.
 type apiPods struct {
-	source *podsource.API
-	writer *podstatus.Writer
+	source  *podsource.API
+	writer  *podstatus.Writer
+	mirrors *podstatus.Mirrors
+	events  *podstatus.Recorder
 }
 
 // podSources are all that must have reported before anything is removed.
@@ -29,9 +34,9 @@ func (a *agent) podSources() []string {
 
 // newAPIPods returns nil without an API server. Until the server has reported, the
 // node goes on with the pods that an earlier agent had from it.
-func (a *agent) newAPIPods() *apiPods {
+func (a *agent) newAPIPods() (*apiPods, error) {
 	if a.cluster == nil {
-		return nil
+		return nil, nil
 	}
 	var known []*corev1.Pod
 	for _, pod := range a.pool.Recorded() {
@@ -41,20 +46,48 @@ func (a *agent) newAPIPods() *apiPods {
 	}
 	a.objects.SetPods(known)
 	a.desired.StandIn(podsource.SourceAPI, known)
-	p := &apiPods{writer: podstatus.NewWriter(a.cluster.core, a.log)}
+	// Events have a limit of their own: in a burst of starts they must not hold up
+	// what the rest of the cluster waits for.
+	rc := rest.CopyConfig(a.cluster.config)
+	events, err := corev1client.NewForConfig(rc)
+	if err != nil {
+		return nil, err
+	}
+	p := &apiPods{
+		writer: podstatus.NewWriter(a.cluster.core, a.log),
+		events: podstatus.NewRecorder(events, a.log),
+	}
+	p.mirrors = podstatus.NewMirrors(podstatus.MirrorsConfig{
+		Client: a.cluster.core, NodeUID: a.nodeUID, Living: p.writer.Static,
+		Event: func(pod *corev1.Pod, reason, message string) {
+			a.event(pod, "", corev1.EventTypeWarning, reason, message)
+		},
+		Log: a.log,
+	})
 	p.source = &podsource.API{Client: a.cluster.core, NodeName: a.cfg.Agent.NodeName, Emit: func(pods, mirrors []*corev1.Pod) {
 		p.writer.Observe(pods, mirrors)
 		a.objects.SetPods(pods)
+		p.mirrors.Observe(mirrors)
 		a.desired.Set(podsource.SourceAPI, pods)
 	}}
-	return p
+	return p, nil
+}
+
+// nodeUID asks the API server for this node.
+func (a *agent) nodeUID(ctx context.Context) (types.UID, error) {
+	node, err := a.cluster.core.Nodes().Get(ctx, a.cfg.Agent.NodeName, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("get node %s: %w", a.cfg.Agent.NodeName, err)
+	}
+	return node.UID, nil
 }
 
 // Run keeps up with the API server until ctx ends.
 func (p *apiPods) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.source.Run(ctx) })
-	g.Go(func() error { return p.writer.Run(ctx) })
+	for _, part := range []func(context.Context) error{p.source.Run, p.writer.Run, p.mirrors.Run, p.events.Run} {
+		g.Go(func() error { return part(ctx) })
+	}
 	return g.Wait()
 }
 
@@ -80,5 +113,6 @@ func (s statusSink) Remove(uid types.UID) {
 	s.board.Remove(uid)
 	if s.api != nil {
 		s.api.writer.Remove(uid)
+		s.api.mirrors.Poke() // what they show may be gone now
 	}
 }

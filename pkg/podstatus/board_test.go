@@ -81,9 +81,9 @@ func TestEvents(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	p := pod("a", corev1.PodRunning)
 	for i := range 3 {
-		b.Event(p, corev1.EventTypeWarning, "BackOff", "restarting", now.Add(time.Duration(i)*time.Second))
+		b.Event(p, "", corev1.EventTypeWarning, "BackOff", "restarting", now.Add(time.Duration(i)*time.Second))
 	}
-	b.Event(p, corev1.EventTypeNormal, "Started", strings.Repeat("x", 2000), now)
+	b.Event(p, "", corev1.EventTypeNormal, "Started", strings.Repeat("x", 2000), now)
 	got := b.Events("default", "a")
 	if len(got) != 2 {
 		t.Fatalf("got %d events, want 2: a repeated event is counted", len(got))
@@ -95,7 +95,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("message of %d bytes, want it cut to %d", len(got[1].Message), maxEventMessage)
 	}
 	for i := range 2 * maxEventsPerPod {
-		b.Event(p, corev1.EventTypeNormal, "Pulled", strings.Repeat("y", i), now)
+		b.Event(p, "", corev1.EventTypeNormal, "Pulled", strings.Repeat("y", i), now)
 	}
 	if got := len(b.Events("default", "a")); got != maxEventsPerPod {
 		t.Errorf("%d events kept, want %d", got, maxEventsPerPod)

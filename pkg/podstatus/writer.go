@@ -16,15 +16,8 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
-const (
-	// parallelWrites bounds the requests that are under way at once.
-	parallelWrites = 8
-	// writeTimeout is how long an API server may take to answer one.
-	writeTimeout = 30 * time.Second
-	// What is refused is tried again after firstRetry, and ever later up to lastRetry.
-	firstRetry = time.Second
-	lastRetry  = time.Minute
-)
+// parallelWrites bounds the requests that are under way at once.
+const parallelWrites = 8
 
 // Writer brings the newest status of each pod to its object in an API server, and
 // deletes that object at last. It compares with the newest version of the object
@@ -86,6 +79,20 @@ func (w *Writer) Remove(uid types.UID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.pods, uid)
+}
+
+// Static are the static pods that there are on this node, also those whose manifest
+// is gone and which still stop.
+func (w *Writer) Static() []*corev1.Pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var pods []*corev1.Pod
+	for _, e := range w.pods {
+		if isStatic(e.pod) {
+			pods = append(pods, e.pod)
+		}
+	}
+	return pods
 }
 
 // Observe takes the full lists of what the API server has for this node.
@@ -248,8 +255,8 @@ func (w *Writer) finish(ctx context.Context, j job, out outcome) {
 	case out.err == nil, gone: // and that it is gone will be observed
 		e.failures, e.notBefore = 0, time.Time{}
 	default:
-		e.failures++
 		e.dirty = true
-		e.notBefore = time.Now().Add(min(firstRetry<<min(e.failures-1, 10), lastRetry))
+		e.notBefore = time.Now().Add(backOff(e.failures))
+		e.failures++
 	}
 }

@@ -150,12 +150,16 @@ func (w *worker) learn(f func(*facts)) {
 	f(&w.facts)
 }
 
-func (w *worker) warn(reason, format string, args ...any) {
-	w.cfg.Event(w.current(), corev1.EventTypeWarning, reason, fmt.Sprintf(format, args...))
+func (w *worker) warn(reason, format string, args ...any) { w.warnOf("", reason, format, args...) }
+
+func (w *worker) note(reason, format string, args ...any) { w.noteOf("", reason, format, args...) }
+
+func (w *worker) warnOf(container, reason, format string, args ...any) {
+	w.cfg.Event(w.current(), container, corev1.EventTypeWarning, reason, fmt.Sprintf(format, args...))
 }
 
-func (w *worker) note(reason, format string, args ...any) {
-	w.cfg.Event(w.current(), corev1.EventTypeNormal, reason, fmt.Sprintf(format, args...))
+func (w *worker) noteOf(container, reason, format string, args ...any) {
+	w.cfg.Event(w.current(), container, corev1.EventTypeNormal, reason, fmt.Sprintf(format, args...))
 }
 
 func (w *worker) ensureCgroup(ctx context.Context) error {
@@ -257,7 +261,7 @@ func (w *worker) pullImage(ctx context.Context, s PullImage) error {
 		Progress: func(done, total int64) {
 			first.Do(func() {
 				pulling = true
-				w.note("Pulling", "Pulling image %q", c.Image)
+				w.noteOf(c.Name, "Pulling", "Pulling image %q", c.Image)
 			})
 			w.showProgress(c, began, done, total)
 		},
@@ -270,12 +274,12 @@ func (w *worker) pullImage(ctx context.Context, s PullImage) error {
 	})
 	switch took := time.Since(began).Round(time.Millisecond); {
 	case err == nil && pulling:
-		w.note("Pulled", "Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.", c.Image, took, took, image.Size)
+		w.noteOf(c.Name, "Pulled", "Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.", c.Image, took, took, image.Size)
 	case err == nil:
-		w.note("Pulled", "Container image %q already present on machine", c.Image)
+		w.noteOf(c.Name, "Pulled", "Container image %q already present on machine", c.Image)
 	case ctx.Err() == nil:
-		w.warn("Failed", "Failed to pull image %q: %v", c.Image, err)
-		w.warn("Failed", "Error: %s", reasonOf(err))
+		w.warnOf(c.Name, "Failed", "Failed to pull image %q: %v", c.Image, err)
+		w.warnOf(c.Name, "Failed", "Error: %s", reasonOf(err))
 	}
 	return err
 }
@@ -309,7 +313,7 @@ func (w *worker) showProgress(c *corev1.Container, began time.Time, done, total 
 		w.poke()
 	}
 	if note {
-		w.note("Pulling", "%s", text)
+		w.noteOf(c.Name, "Pulling", "%s", text)
 	}
 }
 

@@ -41,15 +41,15 @@ func (w *worker) startContainer(ctx context.Context, s StartContainer) error {
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			w.warn("Failed", "Error: %v", err)
+			w.warnOf(c.Name, "Failed", "Error: %v", err)
 		}
 		if started.ID == "" { // else the attempt is on record, and what it used with it
 			err = errors.Join(err, undo.run(ctx))
 		}
 		return err
 	}
-	w.note("Created", "Created container: %s", c.Name)
-	w.note("Started", "Started container %s", c.Name)
+	w.noteOf(c.Name, "Created", "Created container: %s", c.Name)
+	w.noteOf(c.Name, "Started", "Started container %s", c.Name)
 	return nil
 }
 

@@ -223,7 +223,7 @@ func (n *node) config(t *testing.T, dir string) Config {
 	return Config{
 		Desired: NewDesired("file"), Runtime: n, Images: n, Cgroups: fakeCgroups{n}, Volumes: fakeVolumes{n},
 		Probes: fakeProbes{n}, Status: fakeBoard{n},
-		Event: func(_ *corev1.Pod, _, reason, message string) {
+		Event: func(_ *corev1.Pod, _, _, reason, message string) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.events = append(n.events, reason+": "+message)

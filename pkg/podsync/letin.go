@@ -75,7 +75,7 @@ func (p *Pool) admit(ctx context.Context, pod *corev1.Pod, staying, all Load) *w
 		w.reject(*r, rejected)
 	}
 	if _, err := p.cfg.BackOff.forPod(pod); err != nil {
-		p.cfg.Event(pod, corev1.EventTypeWarning, "InvalidAnnotation", err.Error())
+		p.cfg.Event(pod, "", corev1.EventTypeWarning, "InvalidAnnotation", err.Error())
 	}
 	return w
 }

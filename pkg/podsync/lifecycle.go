@@ -146,7 +146,7 @@ func (w *worker) postStart(ctx context.Context, s PostStart) error {
 		return ctx.Err()
 	}
 	if err != nil {
-		w.warn("FailedPostStartHook", "PostStartHook failed: %v", err)
+		w.warnOf(c.Name, "FailedPostStartHook", "PostStartHook failed: %v", err)
 		return w.stopContainer(ctx, StopContainer{Container: c.Name, ID: s.ID, Grace: gracePeriod(pod), Why: "FailedPostStartHook"})
 	}
 	w.mu.Lock()
@@ -159,7 +159,7 @@ func (w *worker) postStart(ctx context.Context, s PostStart) error {
 // stopContainer runs the preStop hook and stops the container; both share the
 // grace period, of which the container gets minGrace in any case.
 func (w *worker) stopContainer(ctx context.Context, s StopContainer) error {
-	w.note("Killing", "%s", s.Why)
+	w.noteOf(s.Container, "Killing", "%s", s.Why)
 	if s.Resize {
 		w.mu.Lock()
 		w.rec.Replace[s.ID], w.dirty = Replace{Why: "is resized", Resize: true}, true
@@ -201,7 +201,7 @@ func (w *worker) preStop(ctx context.Context, s PreStop) error {
 		return ctx.Err()
 	}
 	if err != nil {
-		w.warn("FailedPreStopHook", "PreStopHook failed: %v", err)
+		w.warnOf(s.Container, "FailedPreStopHook", "PreStopHook failed: %v", err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

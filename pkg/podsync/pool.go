@@ -32,8 +32,9 @@ type Config struct {
 	Volumes Volumes
 	Probes  Probes
 	Status  StatusSink
-	// Event records what happened to a user's pod; kind is Normal or Warning.
-	Event   func(pod *corev1.Pod, kind, reason, message string)
+	// Event records what happened to a user's pod, or to the container of that name
+	// where it is not empty; kind is Normal or Warning.
+	Event   func(pod *corev1.Pod, container, kind, reason, message string)
 	Lookups Lookups
 
 	Room Room

@@ -31,7 +31,7 @@ func startAll(b *testing.B, count int) time.Duration {
 	n := newNode()
 	cfg := Config{
 		Desired: NewDesired("file"), Runtime: n, Images: n, Cgroups: fakeCgroups{n}, Volumes: fakeVolumes{n},
-		Probes: fakeProbes{n}, Status: fakeBoard{n}, Event: func(*corev1.Pod, string, string, string) {},
+		Probes: fakeProbes{n}, Status: fakeBoard{n}, Event: func(*corev1.Pod, string, string, string, string) {},
 		Lookups: testLookups(), NodeIPs: []string{"192.0.2.1"}, RootDir: b.TempDir(), StateDir: b.TempDir(),
 		Log: slog.New(slog.DiscardHandler),
 	}

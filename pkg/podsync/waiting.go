@@ -15,12 +15,12 @@ func (w *worker) tellWaiting(pod *corev1.Pod, plan Plan) {
 		}
 		switch state.Reason {
 		case "CrashLoopBackOff":
-			w.warn("BackOff", "Back-off restarting failed container %s in pod %s", name, podFullName(pod))
+			w.warnOf(name, "BackOff", "Back-off restarting failed container %s in pod %s", name, podFullName(pod))
 		case "ImagePullBackOff":
 			if c := specOf(pod, name); c != nil {
-				w.note("BackOff", "Back-off pulling image %q", c.Image)
+				w.noteOf(name, "BackOff", "Back-off pulling image %q", c.Image)
 			}
-			w.warn("Failed", "Error: ImagePullBackOff")
+			w.warnOf(name, "Failed", "Error: ImagePullBackOff")
 		}
 	}
 	w.waits = now

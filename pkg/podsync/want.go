@@ -95,7 +95,7 @@ func (w *worker) reject(r Rejection, before *record) {
 	}
 	message := "Pod was rejected: " + r.Message
 	w.decideEnd(End{At: time.Now(), Phase: corev1.PodFailed, Reason: r.Reason, Message: message, Rejected: true})
-	w.cfg.Event(w.current(), corev1.EventTypeWarning, r.Reason, r.Message)
+	w.cfg.Event(w.current(), "", corev1.EventTypeWarning, r.Reason, r.Message)
 }
 
 // restart asks for one container, or all, to be started anew in place. One that

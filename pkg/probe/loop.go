@@ -58,12 +58,12 @@ func (m *Manager) ask(ctx context.Context, c *container, kind string) (again boo
 	case ctx.Err() != nil:
 		return false
 	case err != nil: // nothing was learnt of the container
-		m.deps.Event(c.pod, "Unhealthy", fmt.Sprintf("%s errored: %v", title, err))
+		m.deps.Event(c.pod, c.spec.Name, "Unhealthy", fmt.Sprintf("%s errored: %v", title, err))
 		return true
 	case !a.ok:
-		m.deps.Event(c.pod, "Unhealthy", fmt.Sprintf("%s failed: %s", title, a.remark))
+		m.deps.Event(c.pod, c.spec.Name, "Unhealthy", fmt.Sprintf("%s failed: %s", title, a.remark))
 	case a.remark != "":
-		m.deps.Event(c.pod, "ProbeWarning", fmt.Sprintf("%s warning: %s", title, a.remark))
+		m.deps.Event(c.pod, c.spec.Name, "ProbeWarning", fmt.Sprintf("%s warning: %s", title, a.remark))
 	}
 	changed, again := m.count(c, kind, a.ok)
 	if changed {

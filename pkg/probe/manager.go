@@ -27,7 +27,7 @@ type Deps struct {
 	OnChange func(uid types.UID)
 	// Event is told of every answer that is not a plain success, with the
 	// kubelet's reason for it.
-	Event func(pod *corev1.Pod, reason, message string)
+	Event func(pod *corev1.Pod, container, reason, message string)
 }
 
 // Manager runs the probes of all containers. Its methods are safe for concurrent

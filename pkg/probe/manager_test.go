@@ -58,7 +58,7 @@ func newBench(t *testing.T) *bench {
 			}
 		},
 		OnChange: func(types.UID) { b.mu.Lock(); defer b.mu.Unlock(); b.changes++ },
-		Event: func(_ *corev1.Pod, reason, message string) {
+		Event: func(_ *corev1.Pod, _, reason, message string) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.events = append(b.events, reason+": "+message)
