@@ -102,6 +102,8 @@ func (r *request) objection(may map[string][]string) string {
 	}
 	who := fmt.Sprintf("%s (%s): %s %s", r.User.Username, r.UserAgent, r.Verb, r.RequestURI)
 	switch {
+	case r.early():
+		return ""
 	case r.ResponseStatus.Code == http.StatusForbidden || r.ResponseStatus.Code == http.StatusUnauthorized:
 		return fmt.Sprintf("%s was answered with %d: %s", who, r.ResponseStatus.Code, r.ResponseStatus.Message)
 	case o.Resource == "":
@@ -117,4 +119,13 @@ func (r *request) objection(may map[string][]string) string {
 	default:
 		return ""
 	}
+}
+
+// early says whether a read of what a pod refers to was refused because the API
+// server had not noticed yet that the pod is the node's. That happens for a moment
+// after every binding, and the node asks again.
+func (r *request) early() bool {
+	return r.ResponseStatus.Code == http.StatusForbidden && strings.Contains(r.ResponseStatus.Message, "node: no relationship found between node") &&
+		slices.Contains([]string{"get", "list", "watch"}, r.Verb) &&
+		slices.Contains([]string{"secrets", "configmaps", "persistentvolumeclaims", "persistentvolumes", "serviceaccounts"}, r.ObjectRef.Resource)
 }
