@@ -63,7 +63,7 @@ test-container: bin/testreport tools build demo-image ## the same in a container
 test-vm: bin/testreport tools build demo-image ## the same in a virtual machine with systemd and unified cgroups
 	@bin/testreport run vm -- hack/machine-tests.sh test/vm/run.sh $(VM_PACKAGES)
 
-e2e: bin/testreport tools build image ## the agent as a node of a real control plane on this machine, through kubectl
+e2e: bin/testreport tools build demo-image ## the agent as a node of a real control plane on this machine, through kubectl
 	@hack/install.sh iptables iproute2 util-linux
 	@hack/build-peers.sh kubectl etcd kube-apiserver kube-controller-manager kube-scheduler
 	@bin/testreport run e2e -- hack/e2e.sh $(E2E_FLAGS)

@@ -102,7 +102,7 @@ func (r *request) objection(may map[string][]string) string {
 	}
 	who := fmt.Sprintf("%s (%s): %s %s", r.User.Username, r.UserAgent, r.Verb, r.RequestURI)
 	switch {
-	case r.early():
+	case r.early(), r.late():
 		return ""
 	case r.ResponseStatus.Code == http.StatusForbidden || r.ResponseStatus.Code == http.StatusUnauthorized:
 		return fmt.Sprintf("%s was answered with %d: %s", who, r.ResponseStatus.Code, r.ResponseStatus.Message)
@@ -128,4 +128,11 @@ func (r *request) early() bool {
 	return r.ResponseStatus.Code == http.StatusForbidden && strings.Contains(r.ResponseStatus.Message, "node: no relationship found between node") &&
 		slices.Contains([]string{"get", "list", "watch"}, r.Verb) &&
 		slices.Contains([]string{"secrets", "configmaps", "persistentvolumeclaims", "persistentvolumes", "serviceaccounts"}, r.ObjectRef.Resource)
+}
+
+// late says whether an event was refused because its namespace goes, which the
+// node cannot know.
+func (r *request) late() bool {
+	return r.ResponseStatus.Code == http.StatusForbidden && r.ObjectRef.Resource == "events" &&
+		strings.HasSuffix(r.ResponseStatus.Message, "because it is being terminated")
 }

@@ -15,8 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// serve answers HTTP on port 8080 with the pod's name, when /tmp/ready is there.
-const serve = `mkdir /www && hostname >/www/index.html && touch /tmp/ready && exec httpd -f -p 8080 -h /www`
+// serve answers HTTP on port 8080 with the pod's name; once it does, /tmp/ready is
+// there.
+const serve = `mkdir /www && hostname >/www/index.html && httpd -p 8080 -h /www && touch /tmp/ready && ` + forever
 
 func template(app, script string) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": app}}, Spec: podSpec(script)}
