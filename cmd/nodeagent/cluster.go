@@ -27,6 +27,7 @@ type cluster struct {
 	authentication authenticationv1.AuthenticationV1Interface
 	authorization  authorizationv1.AuthorizationV1Interface
 	certificates   certificatesv1.CertificatesV1Interface
+	requests       *requestMetrics
 
 	// client is the node's certificate, nil when the kubeconfig brings its own
 	// credentials and nobody asked for them to be renewed.
@@ -44,7 +45,7 @@ func joinCluster(cfg config.Config, log *slog.Logger) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{config: rc}
+	c := &cluster{config: rc, requests: newRequestMetrics()} // before there is a request
 	connections := &identity.Client{}
 	if bootstrap != nil || cfg.Kubelet.RotateCertificates {
 		if c.client, err = c.clientCertificate(cfg, bootstrap, connections.Reconnect, log); err != nil {

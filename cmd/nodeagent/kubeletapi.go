@@ -48,8 +48,12 @@ func (a *agent) serveAPI(ctx context.Context) error {
 		return err
 	}
 	minVersion, suites := a.cfg.TLS()
+	funcs := a.funcs()
+	if err := a.measure(&funcs, certificate); err != nil {
+		return errors.Join(err, l.Close())
+	}
 	api := &server.API{
-		Funcs: a.funcs(), Auth: a.auth(), Certificate: certificate, MinVersion: minVersion, CipherSuites: suites,
+		Funcs: funcs, Auth: a.auth(), Certificate: certificate, MinVersion: minVersion, CipherSuites: suites,
 		StreamIdle: k.StreamingConnectionIdleTimeout.Duration, NoDebugging: !ptr.Deref(k.EnableDebuggingHandlers, true), Log: a.log,
 	}
 	return api.Run(ctx, l)

@@ -58,12 +58,17 @@ func (m *Manager) ask(ctx context.Context, c *container, kind string) (again boo
 	case ctx.Err() != nil:
 		return false
 	case err != nil: // nothing was learnt of the container
+		m.tally(c, kind, unknown)
 		m.deps.Event(c.pod, c.spec.Name, "Unhealthy", fmt.Sprintf("%s errored: %v", title, err))
 		return true
 	case !a.ok:
+		m.tally(c, kind, failed)
 		m.deps.Event(c.pod, c.spec.Name, "Unhealthy", fmt.Sprintf("%s failed: %s", title, a.remark))
 	case a.remark != "":
 		m.deps.Event(c.pod, c.spec.Name, "ProbeWarning", fmt.Sprintf("%s warning: %s", title, a.remark))
+	}
+	if a.ok {
+		m.tally(c, kind, successful)
 	}
 	changed, again := m.count(c, kind, a.ok)
 	if changed {

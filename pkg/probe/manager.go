@@ -63,6 +63,47 @@ type container struct {
 type tracked struct {
 	spec    *corev1.Probe
 	counter counter
+	answers [3]uint64 // by outcome
+}
+
+// Outcomes of asking, as indexes and by the names that metrics have for them.
+const (
+	successful = iota
+	failed
+	unknown
+)
+
+// Count is how often a probe of a running container had an outcome.
+type Count struct {
+	Pod       *corev1.Pod // not to be changed
+	Container string
+	Kind      string
+	Outcome   string // successful, failed or unknown
+	Answers   uint64
+}
+
+// Counts are those of all probes that were asked.
+func (m *Manager) Counts() []Count {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []Count
+	for _, c := range m.containers {
+		for kind, p := range c.probes {
+			for outcome, name := range []string{"successful", "failed", "unknown"} {
+				if p.answers[outcome] > 0 {
+					out = append(out, Count{Pod: c.pod, Container: c.spec.Name, Kind: kind, Outcome: name, Answers: p.answers[outcome]})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// tally counts an answer.
+func (m *Manager) tally(c *container, kind string, outcome int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c.probes[kind].answers[outcome]++
 }
 
 // New returns a Manager that has nothing to do; see Run.

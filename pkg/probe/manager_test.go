@@ -397,3 +397,23 @@ func TestSeedsOfGonePodsAreForgotten(t *testing.T) {
 		}
 	})
 }
+
+func TestCounts(t *testing.T) {
+	on(t, func(b *bench) {
+		b.Sync(pod(probe(Readiness)), "main", "c1", time.Now())
+		b.until(15 * time.Second) // asked at 0 and 10
+		b.say(Readiness, errDown)
+		b.until(25 * time.Second)
+		b.say(Readiness, errors.New("containerd is away"))
+		b.until(35 * time.Second)
+		var got []string
+		for _, c := range b.Counts() {
+			got = append(got, fmt.Sprintf("%s %s %s %s %d", c.Pod.UID, c.Container, c.Kind, c.Outcome, c.Answers))
+		}
+		b.check("every answer is counted by what it was", "uid main readiness successful 2\nuid main readiness failed 1\nuid main readiness unknown 1", strings.Join(got, "\n"))
+		b.Remove("c1")
+		if left := b.Counts(); len(left) > 0 {
+			b.t.Errorf("counts go with their container: %v", left)
+		}
+	})
+}
