@@ -23,10 +23,12 @@ type record struct {
 	Pod     *corev1.Pod
 	Status  corev1.PodStatus
 	Started time.Time
-	End     *End               `json:",omitempty"`
-	Gone    bool               `json:",omitempty"` // no source has it, or had it once
-	Series  map[string]int     `json:",omitempty"`
-	Replace map[string]Replace `json:",omitempty"`
+	End     *End           `json:",omitempty"`
+	Gone    bool           `json:",omitempty"` // no source has it, or had it once
+	Series  map[string]int `json:",omitempty"`
+	// Restarts are those that the API server knew of when there was no record.
+	Restarts map[string]int     `json:",omitempty"`
+	Replace  map[string]Replace `json:",omitempty"`
 	// Sized is what the pod's cgroup was set to last, nil when that is its grant.
 	Sized    *Grant   `json:",omitempty"`
 	Resizing *int64   `json:",omitempty"` // generation of the newest resize, until it is over

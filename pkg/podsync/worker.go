@@ -108,7 +108,7 @@ func newWorker(cfg *Config, pod *corev1.Pod, rec *record, resized func(freed boo
 	if rec != nil {
 		w.rec, grant = *rec, grantOf(rec.Pod)
 	} else {
-		w.rec = record{Started: time.Now(), Status: *pod.Status.DeepCopy()}
+		w.rec = record{Started: time.Now(), Status: *pod.Status.DeepCopy(), Restarts: restarts(pod.Status)}
 		if t := pod.Status.StartTime; t != nil {
 			w.rec.Started = t.Time
 		}
@@ -289,7 +289,7 @@ func (w *worker) recall() (Want, Have) {
 	for slot, f := range w.flights {
 		have.Busy[slot] = f.step.verb()
 	}
-	have.Restarts = restarts(w.rec.Status)
+	have.Restarts = w.rec.Restarts
 	for k, f := range w.facts.held {
 		have.Held[k] = f.Held
 	}
