@@ -19,7 +19,7 @@ MACHINE_PACKAGES := pkg/qos test/node test/systemd
 VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd
 INTEGRATION_PACKAGES := ./pkg/... ./test/node/... ./test/readme/...
 
-.PHONY: help build tools image demo-image run down test test-unit test-integration test-container test-vm e2e lint bench bench-peers clean
+.PHONY: help build tools image demo-image run down test test-unit test-integration test-container test-vm test-e2e e2e lint bench bench-peers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,8 @@ e2e: bin/testreport tools build demo-image ## the agent as a node of a real cont
 	@hack/install.sh iptables iproute2 util-linux
 	@hack/build-peers.sh kubectl etcd kube-apiserver kube-controller-manager kube-scheduler
 	@bin/testreport run e2e -- hack/e2e.sh $(E2E_FLAGS)
+
+test-e2e: e2e # as a part of `make test`
 
 lint: ## formatting, vet, the linters of .golangci.yml, a tidy go.mod
 	@hack/lint.sh
