@@ -66,13 +66,6 @@ func less[K comparable](counts map[K]int, key K) {
 	}
 }
 
-// inUse is how many places are taken.
-func (p *places) inUse() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.taken
-}
-
 // busy is the error for a request that could be served later.
 func busy(message string) error {
 	return &Error{Code: http.StatusTooManyRequests, Message: message}
