@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -16,12 +18,16 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/podsync"
 )
 
+// offlinePods, below RootDir, holds the pods that are kept over a reboot.
+const offlinePods = "offline-pods.json"
+
 // apiPods is the traffic in pods with the API server.
 type apiPods struct {
 	source  *podsource.API
 	writer  *podstatus.Writer
 	mirrors *podstatus.Mirrors
 	events  *podstatus.Recorder
+	offline *podsource.Offline // nil unless asked for
 }
 
 // podSources are all that must have reported before anything is removed.
@@ -44,6 +50,11 @@ func (a *agent) newAPIPods() (*apiPods, error) {
 			known = append(known, pod)
 		}
 	}
+	var offline *podsource.Offline
+	if a.cfg.Agent.OfflinePods {
+		offline = podsource.NewOffline(filepath.Join(a.cfg.Agent.RootDir, offlinePods), a.log)
+		known = a.withOffline(known, offline)
+	}
 	a.objects.SetPods(known)
 	a.desired.StandIn(podsource.SourceAPI, known)
 	// Events have a limit of their own: in a burst of starts they must not hold up
@@ -54,8 +65,9 @@ func (a *agent) newAPIPods() (*apiPods, error) {
 		return nil, err
 	}
 	p := &apiPods{
-		writer: podstatus.NewWriter(a.cluster.core, a.log),
-		events: podstatus.NewRecorder(events, a.log),
+		offline: offline,
+		writer:  podstatus.NewWriter(a.cluster.core, a.log),
+		events:  podstatus.NewRecorder(events, a.log),
 	}
 	p.mirrors = podstatus.NewMirrors(podstatus.MirrorsConfig{
 		Client: a.cluster.core, NodeUID: a.nodeUID, Living: p.writer.Static,
@@ -69,8 +81,26 @@ func (a *agent) newAPIPods() (*apiPods, error) {
 		a.objects.SetPods(pods)
 		p.mirrors.Observe(mirrors)
 		a.desired.Set(podsource.SourceAPI, pods)
+		if offline != nil {
+			offline.Set(pods)
+		}
 	}}
 	return p, nil
+}
+
+// withOffline adds the pods that were kept over a reboot, which has lost their
+// records.
+func (a *agent) withOffline(known []*corev1.Pod, offline *podsource.Offline) []*corev1.Pod {
+	kept, err := offline.Load()
+	if err != nil {
+		a.log.Error("no pods until the API server answers", "err", err)
+	}
+	for _, pod := range kept {
+		if !slices.ContainsFunc(known, func(p *corev1.Pod) bool { return p.UID == pod.UID }) {
+			known = append(known, pod)
+		}
+	}
+	return known
 }
 
 // nodeUID asks the API server for this node.
@@ -85,7 +115,11 @@ func (a *agent) nodeUID(ctx context.Context) (types.UID, error) {
 // Run keeps up with the API server until ctx ends.
 func (p *apiPods) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context) error{p.source.Run, p.writer.Run, p.mirrors.Run, p.events.Run} {
+	parts := []func(context.Context) error{p.source.Run, p.writer.Run, p.mirrors.Run, p.events.Run}
+	if p.offline != nil {
+		parts = append(parts, p.offline.Run)
+	}
+	for _, part := range parts {
 		g.Go(func() error { return part(ctx) })
 	}
 	return g.Wait()

@@ -61,6 +61,9 @@ type NodeAgentConfiguration struct {
 	NodeIPs []string `json:"nodeIPs,omitempty"`
 	// Kubeconfig says how to reach the API server; empty means that there is none.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// OfflinePods keeps the pods of the API server over a reboot, for a machine that
+	// starts without its link.
+	OfflinePods bool `json:"offlinePods,omitempty"`
 	// BootstrapKubeconfig is how to get a first certificate; Kubeconfig is written then.
 	BootstrapKubeconfig string `json:"bootstrapKubeconfig,omitempty"`
 	// CertDir holds the node's certificates; empty means pki in RootDir.
