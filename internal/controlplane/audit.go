@@ -121,13 +121,21 @@ func (r *request) objection(may map[string][]string) string {
 	}
 }
 
-// early says whether a read of what a pod refers to was refused because the API
-// server had not noticed yet that the pod is the node's. That happens for a moment
-// after every binding, and the node asks again.
+// early says whether a read of what a pod refers to, or a token for it, was refused
+// because the API server had not noticed yet that the pod is the node's. That happens
+// for a moment after every binding, and the node asks again.
 func (r *request) early() bool {
-	return r.ResponseStatus.Code == http.StatusForbidden && strings.Contains(r.ResponseStatus.Message, "node: no relationship found between node") &&
+	o, message := r.ObjectRef, r.ResponseStatus.Message
+	if r.ResponseStatus.Code != http.StatusForbidden {
+		return false
+	}
+	if r.Verb == "create" && o.Resource == "serviceaccounts" && o.Subresource == "token" {
+		return strings.Contains(message, "node: no relationship found between node") ||
+			strings.Contains(message, "node requested token bound to a pod scheduled on a different node")
+	}
+	return strings.Contains(message, "node: no relationship found between node") &&
 		slices.Contains([]string{"get", "list", "watch"}, r.Verb) &&
-		slices.Contains([]string{"secrets", "configmaps", "persistentvolumeclaims", "persistentvolumes", "serviceaccounts"}, r.ObjectRef.Resource)
+		slices.Contains([]string{"secrets", "configmaps", "persistentvolumeclaims", "persistentvolumes", "serviceaccounts"}, o.Resource)
 }
 
 // late says whether an event was refused because its namespace goes, which the

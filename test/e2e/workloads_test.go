@@ -62,7 +62,7 @@ func TestDeployment(t *testing.T) {
 	s.awaitReady("client")
 	var answers []string
 	for _, ip := range ips {
-		answers = append(answers, s.sh("client", "wget -q -T 10 -O - http://"+ip+":8080/"))
+		answers = append(answers, s.sh("client", "wget -q -O - http://"+ip+":8080/"))
 	}
 	if len(answers) != 2 || answers[0] == answers[1] {
 		t.Errorf("two pods answered %q, want each with its own name", answers)
