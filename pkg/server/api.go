@@ -85,7 +85,7 @@ func (a *API) Handler() http.Handler {
 	}
 	var routes []route
 	for _, r := range svc.routes() {
-		if len(r.subresources) > 0 && !(r.debugging && a.NoDebugging) {
+		if len(r.subresources) > 0 && (!r.debugging || !a.NoDebugging) {
 			routes = append(routes, r)
 		}
 	}

@@ -29,7 +29,7 @@ func (a *authz) allow(ctx context.Context, c *caller, verb string, subresources 
 	for _, s := range subresources {
 		allowed, err := a.ask(ctx, c, verb, s)
 		if err != nil {
-			return fmt.Errorf("Authorization error (user=%s, verb=%s, resource=nodes, subresource(s)=%v): %w", c.Username, verb, subresources, err) //nolint:staticcheck,revive // the kubelet's words
+			return fmt.Errorf("Authorization error (user=%s, verb=%s, resource=nodes, subresource(s)=%v): %w", c.Username, verb, subresources, err) //nolint:staticcheck // the kubelet's words
 		}
 		if allowed {
 			return nil
