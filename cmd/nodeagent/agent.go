@@ -159,13 +159,13 @@ func (a *agent) connect(ctx context.Context) error {
 		}
 	}
 	a.network = network.New(network.Config{
-		ConfDir: c.CNIConfDir, BinDirs: c.CNIBinDirs, CacheDir: filepath.Join(c.StateDir, "cni"), Log: a.log,
+		ConfDir: c.CNIConfDir, BinDirs: c.CNIBinDirs, CacheDir: filepath.Join(c.StateDir, "cni"), OnHost: hostView(a.cfg), Log: a.log,
 	})
-	runc, err := cri.LookBinary("runc", c.RuntimeBinDirs)
+	runc, err := a.runcBinary()
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
+	self, holdStart, err := a.lasting()
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (a *agent) connect(ctx context.Context) error {
 			}
 		},
 		LogMaxSize: maxSize.Value(), LogMaxFiles: int(ptr.Deref(a.cfg.Kubelet.ContainerLogMaxFiles, 5)),
-		HoldCommand: []string{self, holdLogsCommand}, Log: a.log,
+		HoldCommand: []string{self, holdLogsCommand}, HoldStart: holdStart, Log: a.log,
 	})
 	if err != nil {
 		return err
@@ -203,7 +203,7 @@ func bridgeFile(cfg config.Config) string {
 
 func (a *agent) volumes() *volume.Set {
 	return &volume.Set{
-		RootDir: a.cfg.Agent.RootDir, ConfigMap: a.configMap, Secret: a.secret, Server: a.volumeServer(), NodeAllocatable: a.tree.Allocatable(), Log: a.log,
+		RootDir: a.cfg.Agent.RootDir, ConfigMap: a.configMap, Secret: a.secret, Server: a.volumeServer(), NodeAllocatable: a.tree.Allocatable(), OnHost: hostView(a.cfg), Log: a.log,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os/exec"
 	"runtime"
 	"sync"
 	"time"
@@ -47,8 +48,10 @@ type Config struct {
 	// LogMaxSize (bytes) and LogMaxFiles rule log rotation.
 	LogMaxSize  int64
 	LogMaxFiles int
-	// HoldCommand starts the log holder; see Holder.
+	// HoldCommand starts the log holder; see Holder. HoldStart starts the command,
+	// where it has to be so that it outlives this process; nil just starts it.
 	HoldCommand []string
+	HoldStart   func(*exec.Cmd) error
 	Log         *slog.Logger
 }
 
@@ -102,6 +105,9 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	r.life, r.end = context.WithCancel(context.WithoutCancel(ctx))
 	r.holder = NewHolder(cfg.StateDir, cfg.HoldCommand, cfg.Log)
+	if cfg.HoldStart != nil {
+		r.holder.start = cfg.HoldStart
+	}
 	if err := r.adopt(ctx); err != nil {
 		r.end()
 		return nil, errors.Join(fmt.Errorf("take over pods: %w", err), r.work.Wait(), client.Close())

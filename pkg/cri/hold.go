@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,6 +34,7 @@ const (
 type Holder struct {
 	socket  string
 	command []string
+	start   func(*exec.Cmd) error // how the command is started
 	log     *slog.Logger
 
 	peeks   *peekers
@@ -60,7 +62,7 @@ type holdLink struct {
 // socket below stateDir.
 func NewHolder(stateDir string, command []string, log *slog.Logger) *Holder {
 	h := &Holder{
-		socket: filepath.Join(stateDir, "hold.sock"), command: command, log: log,
+		socket: filepath.Join(stateDir, "hold.sock"), command: command, start: (*exec.Cmd).Start, log: log,
 		peeks: newPeekers(), tidying: make(chan struct{}, 1),
 		link: make(chan *holdLink, 1), held: map[string]map[string]*os.File{}, closing: make(chan struct{}),
 	}

@@ -49,7 +49,7 @@ func (h *Holder) connect(l *holdLink, start bool) error {
 	l.reap()
 	conn, err := dialHolder(h.socket)
 	if errors.Is(err, errNoHolder) && start {
-		if l.child, err = startHolder(h.socket, h.command); err != nil {
+		if l.child, err = startHolder(h.socket, h.command, h.start); err != nil {
 			return err
 		}
 		h.log.Info("log holder started", "pid", l.child)
@@ -160,7 +160,7 @@ func checkPeer(conn *net.UnixConn) error {
 
 // startHolder makes the socket and starts a process that inherits it: who
 // connects from now on waits for it.
-func startHolder(socket string, command []string) (pid int, err error) {
+func startHolder(socket string, command []string, start func(*exec.Cmd) error) (pid int, err error) {
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return 0, err
 	}
@@ -183,7 +183,7 @@ func startHolder(socket string, command []string) (pid int, err error) {
 	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=20"}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		return 0, fmt.Errorf("start the log holder: %w", err)
 	}
 	pid = cmd.Process.Pid

@@ -32,7 +32,11 @@ type Config struct {
 	ConfDir  string   // network configurations, usually /etc/cni/net.d
 	BinDirs  []string // plugins, usually /opt/cni/bin
 	CacheDir string   // results; belongs to this agent alone, may vanish with a reboot
-	Log      *slog.Logger
+	// OnHost calls a func with the machine's own view of its files, for an agent that
+	// lives in a container: plugins want their libraries, sockets, iptables. Nil is
+	// for one that has that view anyway.
+	OnHost func(func() error) error
+	Log    *slog.Logger
 }
 
 // CNI attaches pods to the network. Its methods may be called concurrently; the
@@ -58,6 +62,9 @@ func New(cfg Config) *CNI {
 		cfg:  cfg,
 		exec: exec,
 		cni:  libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, exec),
+	}
+	if c.cfg.OnHost == nil {
+		c.cfg.OnHost = func(f func() error) error { return f() }
 	}
 	c.load(context.Background())
 	return c
@@ -85,7 +92,11 @@ func (c *CNI) Add(ctx context.Context, sandboxID, netnsPath, cgroupPath string, 
 	if err := loopbackUp(netnsPath); err != nil {
 		return nil, nil, err
 	}
-	raw, err := c.cni.AddNetworkList(ctx, pruned, rt)
+	var raw types.Result
+	err = c.cfg.OnHost(func() (err error) {
+		raw, err = c.cni.AddNetworkList(ctx, pruned, rt)
+		return err
+	})
 	if err == nil {
 		ips, result, err = addresses(raw)
 	}
@@ -101,7 +112,7 @@ func (c *CNI) Add(ctx context.Context, sandboxID, netnsPath, cgroupPath string, 
 func (c *CNI) undo(ctx context.Context, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	if err := c.cni.DelNetworkList(ctx, list, rt); err != nil {
+	if err := c.cfg.OnHost(func() error { return c.cni.DelNetworkList(ctx, list, rt) }); err != nil {
 		return &PluginError{Verb: "DEL", Network: list.Name, Err: err}
 	}
 	return nil
@@ -131,7 +142,7 @@ func (c *CNI) Del(ctx context.Context, sandboxID, netnsPath string, pod *corev1.
 		rt := &libcni.RuntimeConf{
 			ContainerID: sandboxID, NetNS: netnsPath, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs,
 		}
-		if err := c.cni.DelNetworkList(ctx, list, rt); err != nil {
+		if err := c.cfg.OnHost(func() error { return c.cni.DelNetworkList(ctx, list, rt) }); err != nil {
 			errs = append(errs, &PluginError{Verb: "DEL", Network: a.Network, Err: err})
 		}
 	}
@@ -150,7 +161,7 @@ func (c *CNI) delUnrecorded(ctx context.Context, sandboxID, netnsPath string, po
 	if err != nil {
 		return err
 	}
-	if err := c.cni.DelNetworkList(ctx, list, rt); err != nil {
+	if err := c.cfg.OnHost(func() error { return c.cni.DelNetworkList(ctx, list, rt) }); err != nil {
 		return &PluginError{Verb: "DEL", Network: list.Name, Err: err}
 	}
 	return nil
@@ -183,7 +194,7 @@ func (c *CNI) Check(ctx context.Context, sandboxID, netnsPath string) error {
 		rt := &libcni.RuntimeConf{
 			ContainerID: sandboxID, NetNS: netnsPath, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs,
 		}
-		if err := c.cni.CheckNetworkList(ctx, list, rt); err != nil {
+		if err := c.cfg.OnHost(func() error { return c.cni.CheckNetworkList(ctx, list, rt) }); err != nil {
 			errs = append(errs, &PluginError{Verb: "CHECK", Network: a.Network, Err: err})
 		}
 	}

@@ -22,13 +22,7 @@ func (c *CNI) load(ctx context.Context) {
 	defer cancel()
 	list, err := readConf(c.cfg.ConfDir)
 	if err == nil {
-		err = c.findPlugins(list)
-	}
-	if err == nil {
-		// Runs nothing below CNI 1.1.0, which has no STATUS.
-		if cause := c.cni.GetStatusNetworkList(ctx, list); cause != nil {
-			err = &PluginError{Verb: "STATUS", Network: list.Name, Err: cause}
-		}
+		err = c.cfg.OnHost(func() error { return c.usable(ctx, list) })
 	}
 
 	c.mu.Lock()
@@ -42,6 +36,18 @@ func (c *CNI) load(ctx context.Context) {
 	case err == nil && (wasErr != nil || wasList == nil || !bytes.Equal(wasList.Bytes, list.Bytes)):
 		c.cfg.Log.Info("network is ready", "network", list.Name)
 	}
+}
+
+// usable says why the plugins of a network cannot be used.
+func (c *CNI) usable(ctx context.Context, list *libcni.NetworkConfigList) error {
+	if err := c.findPlugins(list); err != nil {
+		return err
+	}
+	// Runs nothing below CNI 1.1.0, which has no STATUS.
+	if cause := c.cni.GetStatusNetworkList(ctx, list); cause != nil {
+		return &PluginError{Verb: "STATUS", Network: list.Name, Err: cause}
+	}
+	return nil
 }
 
 func readConf(dir string) (*libcni.NetworkConfigList, error) {

@@ -11,6 +11,22 @@ import (
 	"k8s.io/utils/ptr"
 )
 
+// onHost calls f where the paths of the machine are what they say.
+func (s *Set) onHost(f func() error) error {
+	if s.OnHost == nil {
+		return f()
+	}
+	return s.OnHost(f)
+}
+
+func (s *Set) hostPath(h *corev1.HostPathVolumeSource) (m Mounted, err error) {
+	err = s.onHost(func() (err error) {
+		m, err = hostPath(h)
+		return err
+	})
+	return m, err
+}
+
 // hostPath checks, and where its type says so makes, a path of the machine.
 func hostPath(h *corev1.HostPathVolumeSource) (Mounted, error) {
 	if !filepath.IsAbs(h.Path) {

@@ -30,7 +30,10 @@ type Set struct {
 	Server Server
 	// NodeAllocatable answers resource fields of containers without a limit.
 	NodeAllocatable corev1.ResourceList
-	Log             *slog.Logger
+	// OnHost calls a func with the machine's own view of its files, for an agent that
+	// lives in a container. Nil is for one that has that view anyway.
+	OnHost func(func() error) error
+	Log    *slog.Logger
 }
 
 // Server has what pods of an API server refer to. What is missing matches
@@ -126,7 +129,7 @@ func (s *Set) setUp(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Mou
 	case v.EmptyDir != nil:
 		return s.emptyDir(pod, v)
 	case v.HostPath != nil:
-		return hostPath(v.HostPath)
+		return s.hostPath(v.HostPath)
 	case contentKind(v) != "":
 		m, _, err := s.content(ctx, pod, v)
 		if err != nil && ctx.Err() == nil && s.hasContent(m.HostPath) {

@@ -21,23 +21,28 @@ func (s *Set) SubPath(_ context.Context, pod *corev1.Pod, container string, moun
 	if subPath == "" {
 		return volumeHostPath, nil
 	}
+	target := s.PlanSubPath(pod, container, mountIndex)
+	// The volume may be a path of the machine, and the bind needs both in one view.
+	return target, s.onHost(func() error { return bindSubPath(volumeHostPath, subPath, target) })
+}
+
+func bindSubPath(volumeHostPath, subPath, target string) error {
 	fd, err := openBeneath(volumeHostPath, subPath)
 	if err != nil {
-		return "", fmt.Errorf("subPath %q of the volume: %w", subPath, err)
+		return fmt.Errorf("subPath %q of the volume: %w", subPath, err)
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return "", err
+		return err
 	}
-	target := s.PlanSubPath(pod, container, mountIndex)
 	if err := makeTarget(target, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
-		return "", err
+		return err
 	}
 	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return "", fmt.Errorf("bind subPath %q: %w", subPath, err)
+		return fmt.Errorf("bind subPath %q: %w", subPath, err)
 	}
-	return target, nil
+	return nil
 }
 
 // PlanSubPath is the place that SubPath returns.
