@@ -135,6 +135,7 @@ func (f *runFlags) load() (config.Config, error) {
 			a.NodeName += config.GuestSuffix
 		}
 	}
+	nameHost(&cfg)
 	if errs := cfg.Validate(); len(errs) > 0 {
 		return cfg, invalid(f.config, errs)
 	}

@@ -20,6 +20,8 @@ import (
 	"github.com/nodeagent/nodeagent/pkg/cri"
 )
 
+func isGuest(cfg config.Config) bool { return cfg.Agent.Profile == config.ProfileGuest }
+
 // capacity is what this node has of its machine, where that is not everything.
 func capacity(cfg config.Config) map[corev1.ResourceName]string {
 	out := map[corev1.ResourceName]string{}
@@ -32,7 +34,7 @@ func capacity(cfg config.Config) map[corev1.ResourceName]string {
 // hostView is how parts of the agent see the machine's files as the machine does;
 // nil when they do anyway. A guest lives in a container that has few of them.
 func hostView(cfg config.Config) func(func() error) error {
-	if cfg.Agent.Profile != config.ProfileGuest {
+	if !isGuest(cfg) {
 		return nil
 	}
 	return onHost
@@ -75,7 +77,7 @@ func enterHost() error {
 // on a guest's machine it is not among the files that the guest sees.
 func (a *agent) runcBinary() (string, error) {
 	path, err := cri.LookBinary("runc", a.cfg.Agent.RuntimeBinDirs)
-	if err != nil && a.cfg.Agent.Profile == config.ProfileGuest {
+	if err != nil && isGuest(a.cfg) {
 		return "", nil
 	}
 	return path, err
@@ -89,7 +91,7 @@ const shelterTimeout = 30 * time.Second
 // its files go. What is to stay runs from the machine's disk, in the machine's
 // mount namespace and in a cgroup beside the pods'.
 func (a *agent) lasting() (self string, start func(*exec.Cmd) error, err error) {
-	if self, err = os.Executable(); err != nil || a.cfg.Agent.Profile != config.ProfileGuest {
+	if self, err = os.Executable(); err != nil || !isGuest(a.cfg) {
 		return self, nil, err
 	}
 	installed := filepath.Join(a.cfg.Agent.RootDir, "bin", "nodeagent")

@@ -37,7 +37,7 @@ func (a *agent) newNode() (*node.Node, error) {
 		Name: a.cfg.Agent.NodeName, Instance: instance,
 		Nodes: a.cluster.core.Nodes(), Leases: a.cluster.coordination.Leases(corev1.NamespaceNodeLease),
 		Observe: m.facts, NoRegister: !ptr.Deref(k.RegisterNode, true),
-		Labels: a.cfg.Agent.NodeLabels, Taints: k.RegisterWithTaints, ProviderID: k.ProviderID,
+		Labels: a.cfg.Agent.NodeLabels, NoOSLabel: isGuest(a.cfg), Taints: k.RegisterWithTaints, ProviderID: k.ProviderID,
 		CheckEvery: k.NodeStatusUpdateFrequency.Duration, ReportEvery: k.NodeStatusReportFrequency.Duration,
 		LeaseDuration: time.Duration(k.NodeLeaseDurationSeconds) * time.Second,
 		Event:         a.nodeEvent, Log: a.log,

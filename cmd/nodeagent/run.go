@@ -63,6 +63,9 @@ func run(ctx context.Context, cfg config.Config, f *runFlags, out io.Writer) err
 		return err
 	}
 	defer unlock()
+	if err := joinAsServiceAccount(&cfg, serviceAccountDir); err != nil {
+		return err
+	}
 	a, err := build(ctx, cfg, log)
 	if err != nil {
 		return err

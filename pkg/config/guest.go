@@ -29,6 +29,8 @@ func beGuest(c *Config) {
 	k.CgroupRoot = guestCgroup
 	k.Port, k.HealthzPort = 10350, new(int32(10348))
 	k.RegisterWithTaints = []corev1.Taint{{Key: GuestKey, Value: "true", Effect: corev1.TaintEffectNoSchedule}}
+	a.Kubeconfig = "/var/lib/nodeagent/kubeconfig" // written when there is a certificate
+	a.NodeLabels = map[string]string{GuestKey: "true"}
 	a.Runtime = RuntimeExternal
 	a.LogDir = "/var/log/nodeagent/pods"
 	a.ContainerLogDir = "/var/log/nodeagent/containers"

@@ -22,6 +22,16 @@ func ownLabels(hostname string) map[string]string {
 	}
 }
 
+// own are the labels that this node says of itself.
+func (c *Config) own(hostname string) map[string]string {
+	labels := ownLabels(hostname)
+	if c.NoOSLabel {
+		delete(labels, corev1.LabelOSStable)
+		delete(labels, "beta.kubernetes.io/os")
+	}
+	return labels
+}
+
 // reconciled are the labels that the kubelet keeps as they are configured.
 func reconciled(key string) bool {
 	switch key {

@@ -28,7 +28,10 @@ type Config struct {
 	NoRegister bool
 	// Labels, Taints and ProviderID are the user's; they may be empty. Taints are
 	// set when the Node is made and never after.
-	Labels     map[string]string
+	Labels map[string]string
+	// NoOSLabel leaves the labels of the operating system out: DaemonSets that run on
+	// every machine choose by them, and a guest is on a machine that has its own node.
+	NoOSLabel  bool
 	Taints     []corev1.Taint
 	ProviderID string
 

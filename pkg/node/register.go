@@ -17,7 +17,7 @@ import (
 
 // initial is the Node that registers this machine.
 func (n *Node) initial(f *Facts, now time.Time) *corev1.Node {
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: ownLabels(f.Hostname)}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: n.own(f.Hostname)}}
 	maps.Copy(node.Labels, n.Labels)
 	if text := remembered(n.Labels); text != "" {
 		node.Annotations = map[string]string{annotationLabels: text}
@@ -30,7 +30,7 @@ func (n *Node) initial(f *Facts, now time.Time) *corev1.Node {
 // adopted is an existing Node as this agent wants it: labels only. Its taints
 // are the administrator's from the first day on.
 func (n *Node) adopted(node *corev1.Node, f *Facts) *corev1.Node {
-	want := ownLabels(f.Hostname)
+	want := n.own(f.Hostname)
 	maps.Copy(want, n.Labels)
 	out := node.DeepCopy()
 	before := remember(node)
