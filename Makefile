@@ -19,7 +19,7 @@ MACHINE_PACKAGES := pkg/qos test/node test/systemd
 VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd
 INTEGRATION_PACKAGES := ./pkg/... ./test/node/... ./test/readme/...
 
-.PHONY: help build tools image demo-image run down test test-unit test-integration test-container test-vm test-e2e e2e lint bench bench-peers clean
+.PHONY: help build tools image demo-image run down test test-unit test-integration test-container test-vm test-e2e e2e lint bench bench-peers clean conformance
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench: tools build ## figures into docs/bench; BENCH_FLAGS=-short for a quick lo
 	@hack/install.sh busybox-static iptables iproute2
 	@go build -trimpath -buildvcs=false -o bin/bench ./test/bench
 	@bin/bench $(BENCH_FLAGS)
+
+conformance: tools build ## Kubernetes' own node tests against the agent; LABELS, FOCUS and CONFORMANCE_PROCS choose
+	@test/conformance/run.sh $(if $(LABELS),'$(LABELS)','NodeConformance && !Slow && !Serial') '$(FOCUS)'
 
 bench-peers: ## a kubelet, for `make bench` to measure beside the agent
 	@hack/build-peers.sh kubelet

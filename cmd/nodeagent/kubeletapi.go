@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -123,12 +124,7 @@ func (a *agent) target(_ context.Context, t server.Target) (types.UID, error) {
 }
 
 func hasContainer(pod *corev1.Pod, name string) bool {
-	for _, n := range containerNames(pod) {
-		if n == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(containerNames(pod), name)
 }
 
 func (a *agent) portForward(ctx context.Context, t server.Target, port int32, stream io.ReadWriteCloser) error {

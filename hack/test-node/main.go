@@ -24,6 +24,7 @@ func main() {
 
 type options struct {
 	dir, name, ip string
+	images        string
 	kubelet       bool
 	extra         string
 }
@@ -36,6 +37,7 @@ func run(args []string) error {
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	flags.StringVar(&o.name, "name", "e2e-node", "name of the node")
 	flags.StringVar(&o.ip, "ip", "127.0.0.1", "address of the node and the API server")
+	flags.StringVar(&o.images, "images", "", "directory of image archives (default .cache/images)")
 	flags.BoolVar(&o.kubelet, "kubelet", false, "run a kubelet instead of the agent")
 	flags.StringVar(&o.extra, "config", "", "lines for the agent's KubeletConfiguration")
 	if err := flags.Parse(args[2:]); err != nil {
@@ -62,7 +64,7 @@ func (o options) node(p *controlplane.Plane) (*testnode.Node, error) {
 	}
 	// A directory of the same name, for the cgroup root is called like it.
 	return testnode.New(testnode.Options{
-		Dir: filepath.Join(o.dir, filepath.Base(o.dir)), Repo: repo, Name: o.name, IP: o.ip, RealKubelet: o.kubelet, Kubelet: o.extra,
+		Dir: filepath.Join(o.dir, filepath.Base(o.dir)), Repo: repo, Images: o.images, Name: o.name, IP: o.ip, RealKubelet: o.kubelet, Kubelet: o.extra,
 		Kubeconfig: p.NodeKubeconfig(o.name), ClientCA: p.CA(),
 	})
 }

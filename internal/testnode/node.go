@@ -1,6 +1,7 @@
 package testnode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 type Options struct {
 	Dir        string // everything of the node's; short, for the sockets below it
 	Repo       string // where bin/ and .cache/ are
+	Images     string // archives to import; empty is .cache/images
 	Name       string // of the node
 	IP         string // where the API server reaches it; an address of this network namespace
 	Kubeconfig string // how it reaches the API server; empty is a standalone agent
@@ -150,13 +152,13 @@ rootDir: %[1]s/root
 stateDir: %[1]s/run
 logDir: %[1]s/log/pods
 containerLogDir: %[1]s/log/containers
-imageDir: %[9]s/.cache/images
+imageDir: %[12]s
 cniBinDirs: [%[9]s/.cache/cni]
 runtimeBinDirs: [%[9]s/.cache/bin]
 cniConfDir: %[1]s/cni
 podCIDR: %[10]s
 %[11]s
-`, n.Dir, n.Manifests(), n.cgroup, auth, n.Kubelet, n.Name, n.IP, n.Kubeconfig, n.Repo, podCIDR, n.Agent)
+`, n.Dir, n.Manifests(), n.cgroup, auth, n.Kubelet, n.Name, n.IP, n.Kubeconfig, n.Repo, podCIDR, n.Agent, cmp.Or(n.Images, filepath.Join(n.Repo, ".cache/images")))
 }
 
 // podCIDR is the range of the pods' network.

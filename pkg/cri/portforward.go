@@ -120,7 +120,7 @@ func join(ctx context.Context, conn *net.TCPConn, stream io.ReadWriteCloser) {
 		return
 	}
 	select {
-	case <-toPod:
+	case <-toPod: //nolint:errcheck // how the other direction ended changes nothing
 	case <-ctx.Done():
 	}
 }

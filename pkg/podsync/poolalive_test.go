@@ -13,12 +13,12 @@ import (
 // stuckRuntime answers nobody once it is stuck.
 type stuckRuntime struct {
 	Runtime
-	stuck chan struct{} // nil until then
+	stuck atomic.Pointer[chan struct{}] // nil until then
 }
 
 func (s *stuckRuntime) Pods() []cri.Pod {
-	if s.stuck != nil {
-		<-s.stuck
+	if stuck := s.stuck.Load(); stuck != nil {
+		<-*stuck
 	}
 	return s.Runtime.Pods()
 }
@@ -37,13 +37,14 @@ func TestAlive(t *testing.T) {
 		if got := beats.Load(); got < 120 {
 			t.Errorf("a pool that has nothing to do said %d times in an hour that it is alive, want every 30s", got)
 		}
-		runtime.stuck = make(chan struct{})
+		stuck := make(chan struct{})
+		runtime.stuck.Store(&stuck)
 		beats.Store(0)
 		time.Sleep(time.Hour)
 		if got := beats.Load(); got != 0 {
 			t.Errorf("a pool that does not get around to its pods said %d times that it is alive", got)
 		}
-		close(runtime.stuck)
+		close(stuck)
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)

@@ -105,5 +105,5 @@ func TestExecThatNeverReads(t *testing.T) {
 	if err := reader.Close(); err != nil {
 		t.Fatal(err)
 	}
-	<-done // with whatever error: its container is gone
+	<-done //nolint:errcheck // with whatever error: its container is gone
 }

@@ -93,7 +93,7 @@ func TestReadinessGate(t *testing.T) {
 		}
 	}
 	set("True")
-	pod = s.awaitReady("gated")
+	s.awaitReady("gated")
 	set("False")
 	pod = s.awaitPod("gated", "is not ready", func(p *corev1.Pod) bool { return condition(p, corev1.PodReady) == corev1.ConditionFalse })
 	for _, c := range pod.Status.Conditions {

@@ -23,7 +23,7 @@ import (
 // does not succeed ends the test.
 type space struct {
 	*testing.T
-	ctx  context.Context
+	ctx  context.Context //nolint:containedctx // the test's own, which a T carries as well
 	name string
 }
 
