@@ -3,7 +3,7 @@
 // agent is not a kubelet. It needs
 //
 //	KUBECONFIG  a cluster, with rights for everything
-//	NODE_NAME   the node to test, which has the demo image (`make image`)
+//	NODE_NAME   the node to test, which has the demo image (`make demo-image`)
 //
 // and takes, if set,
 //
@@ -17,6 +17,6 @@
 //	go test -tags e2e ./test/e2e
 //
 // Every test has a namespace of its own and runs beside the others; one that
-// disturbs the node as a whole runs alone. Tests which restart the agent or the
-// control plane are in test/cluster.
+// disturbs the node as a whole runs alone. None restarts the agent or the control
+// plane: the suite has to run against any cluster.
 package e2e
