@@ -15,11 +15,11 @@ RUN_FLAGS := --runtime=embedded --static-pod-path=manifests/static \
 # which is emulated, a pod takes seconds to start: of test/node it runs what
 # depends on the init and the cgroups' version, the container runs all of it.
 # What needs a registry (tag registry) runs on this machine alone.
-MACHINE_PACKAGES := pkg/qos test/node test/systemd
-VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd
-INTEGRATION_PACKAGES := ./pkg/... ./test/node/... ./test/readme/...
+MACHINE_PACKAGES := pkg/qos test/node test/systemd test/dist
+VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd test/dist=TestPackage
+INTEGRATION_PACKAGES := ./pkg/... ./test/node/... ./test/readme/... ./test/dist/...
 
-.PHONY: help build tools image demo-image run down test test-unit test-integration test-container test-vm test-e2e e2e lint bench bench-peers clean conformance
+.PHONY: help build tools image demo-image dist run down test test-unit test-integration test-container test-vm test-e2e e2e lint bench bench-peers clean conformance
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ image: ## bin/nodeagent-image.tar, the agent's OCI image for amd64 and arm64
 demo-image: ## the demo image, made here from Debian's busybox
 	@hack/install.sh busybox-static
 	@go run ./hack/mkimage -o .cache/images/busybox.tar
+
+dist: ## what users install, into dist: archives, Debian packages, checksums
+	@VERSION='$(VERSION)' hack/dist.sh dist amd64 arm64
 
 run: tools build demo-image ## as root: the demo pods, in a live table
 	@hack/install.sh iptables

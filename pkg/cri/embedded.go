@@ -136,7 +136,7 @@ func (e *Embedded) ensure(ctx context.Context) (*daemon, error) {
 // Unless it stays, d is closed.
 func (e *Embedded) takeOver(ctx context.Context, d *daemon) (stays bool, err error) {
 	err = awaitHealth(ctx, e.Address(), d)
-	outdated := err == nil && e.outdated(d)
+	outdated := err == nil && e.outdated(d) && e.replaceable(ctx, d)
 	if err == nil && !outdated {
 		if err := e.keepPID(d); err != nil {
 			return false, errors.Join(err, d.close())
@@ -160,21 +160,6 @@ func (e *Embedded) takeOver(ctx context.Context, d *daemon) (stays bool, err err
 		return false, fmt.Errorf("end containerd %d: %w", d.pid, err)
 	}
 	return false, nil
-}
-
-// outdated says whether the file that would be started now is another one than
-// that which runs: an upgrade has replaced it.
-func (e *Embedded) outdated(d *daemon) bool {
-	binary, err := LookBinary("containerd", e.BinDirs)
-	if err != nil { // then what runs is better than nothing
-		return false
-	}
-	now, err := os.Stat(binary)
-	if err != nil {
-		return false
-	}
-	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", d.pid)) // also when it has been removed
-	return err == nil && !os.SameFile(now, running)
 }
 
 // prepare makes the directories, without what a boot of the machine has made

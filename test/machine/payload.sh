@@ -3,7 +3,8 @@
 # tools, the images and the compiled integration tests of the packages named,
 # and a job which runs them and prints test2json events:
 #   test/machine/payload.sh DIR PACKAGE[=TESTS]...
-# TESTS is a regular expression of the tests to run; all without it.
+# TESTS is a regular expression of the tests to run; all without it. A package that
+# needs more has a payload.sh of its own, which is given DIR.
 set -euo pipefail
 dir=$1
 shift
@@ -28,6 +29,7 @@ for argument in "$@"; do
 	mkdir -p "$dir/$package"
 	go test -c -trimpath -tags integration,systemd -ldflags '-s -w' -o "$dir/$package/pkg.test" "./$package"
 	[ ! -d "$package/testdata" ] || cp -a "$package/testdata" "$dir/$package/"
+	[ ! -x "$package/payload.sh" ] || "$package/payload.sh" "$dir"
 	cat >>"$dir/job" <<JOB
 cd /payload/$package && /payload/bin/test2json -t -p $path ./pkg.test -test.v=test2json -test.timeout=20m -test.run='$tests' ${TEST_FLAGS:-} || code=1
 JOB
