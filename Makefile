@@ -16,7 +16,7 @@ RUN_FLAGS := --runtime=embedded --static-pod-path=manifests/static \
 # depends on the init and the cgroups' version, the container runs all of it.
 # What needs a registry (tag registry) runs on this machine alone.
 MACHINE_PACKAGES := pkg/qos test/node test/systemd test/dist
-VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd test/dist=TestPackage
+VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd test/dist='^TestPackage$$/^(Upgrade|Watchdog|Remove)$$'
 INTEGRATION_PACKAGES := ./pkg/... ./test/node/... ./test/readme/... ./test/dist/...
 
 .PHONY: help build tools image demo-image dist run down test test-unit test-integration test-container test-vm test-e2e e2e lint bench bench-peers clean conformance

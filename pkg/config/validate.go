@@ -148,6 +148,9 @@ func (v *validator) hierarchy(c Config) {
 		}
 	}
 	v.reserved("systemReserved", k.SystemReserved)
+	if k.ReservedSystemCPUs != "" && !cpuList(k.ReservedSystemCPUs) {
+		v.problem("reservedSystemCPUs", "%q is not a list of CPUs such as 0-1,4", k.ReservedSystemCPUs)
+	}
 	if k.ReservedSystemCPUs != "" && (k.SystemReservedCgroup != "" || k.KubeReservedCgroup != "") {
 		v.problem("reservedSystemCPUs", "cannot be set together with systemReservedCgroup or kubeReservedCgroup")
 	}
@@ -289,4 +292,21 @@ func sortedPairs(namesAndValues ...string) func(func(name, value string) bool) {
 			}
 		}
 	}
+}
+
+// cpuList says whether s is a list of CPUs and of ranges of them.
+func cpuList(s string) bool {
+	const mostCPUs = 1 << 16 // of any kernel
+	for part := range strings.SplitSeq(s, ",") {
+		lo, hi, isRange := strings.Cut(part, "-")
+		if !isRange {
+			hi = lo
+		}
+		first, err := strconv.ParseUint(lo, 10, 64)
+		last, lastErr := strconv.ParseUint(hi, 10, 64)
+		if err != nil || lastErr != nil || last < first || last >= mostCPUs {
+			return false
+		}
+	}
+	return true
 }

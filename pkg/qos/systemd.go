@@ -13,6 +13,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -37,27 +38,56 @@ func systemdRunning(runRoot string) bool {
 // units talks to systemd over one connection that it keeps.
 type units struct {
 	runRoot string
-	mu      sync.Mutex // guards link; not held during calls
-	link    *link
+	dialing singleflight.Group // so that many callers make one connection
+
+	mu   sync.Mutex // guards link; never held across I/O
+	link *link
 }
 
 // connection returns the kept connection, or a new one.
 func (u *units) connection(ctx context.Context) (*link, error) {
+	if l := u.connected(); l != nil {
+		return l, nil
+	}
+	dialed := u.dialing.DoChan("", func() (any, error) {
+		if l := u.connected(); l != nil { // of the caller before
+			return l, nil
+		}
+		l, err := dial(context.WithoutCancel(ctx), u.runRoot) // lives longer than this call
+		if err != nil {
+			return nil, err
+		}
+		u.replace(l)
+		return l, nil
+	})
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case r := <-dialed:
+		l, _ := r.Val.(*link)
+		return l, r.Err
+	}
+}
+
+// connected is the kept connection while it is one.
+func (u *units) connected() *link {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.link != nil && u.link.Connected() {
-		return u.link, nil
+	if u.link == nil || !u.link.Connected() {
+		return nil
 	}
-	if u.link != nil { // half of it may be left
-		u.link.Close()
-		u.link = nil
-	}
-	l, err := dial(context.WithoutCancel(ctx), u.runRoot) // lives longer than this call
-	if err != nil {
-		return nil, err
-	}
+	return u.link
+}
+
+// replace keeps another connection. Of the one before half may be left.
+func (u *units) replace(l *link) {
+	u.mu.Lock()
+	old := u.link
 	u.link = l
-	return l, nil
+	u.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
 }
 
 // call runs f, again on a new connection when the old one broke: systemd drops
@@ -186,11 +216,4 @@ func (u *units) stop(ctx context.Context, slice string) error {
 }
 
 // close ends the connection.
-func (u *units) close() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.link != nil {
-		u.link.Close()
-		u.link = nil
-	}
-}
+func (u *units) close() { u.replace(nil) }
