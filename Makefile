@@ -15,11 +15,11 @@ RUN_FLAGS := --runtime=embedded --static-pod-path=manifests/static \
 # which is emulated, a pod takes seconds to start: of test/node it runs what
 # depends on the init and the cgroups' version, the container runs all of it.
 # What needs a registry (tag registry) runs on this machine alone.
-MACHINE_PACKAGES := pkg/qos test/node test/systemd test/dist
-VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd test/dist='^TestPackage$$/^(Upgrade|Watchdog|Remove)$$'
+MACHINE_PACKAGES := pkg/qos test/node test/systemd
+VM_PACKAGES := pkg/qos test/node='^Test(FirstPod|TwoPodsAreApart|AgentRestartsKeepContainers|InitAndSidecarOrder|.*Namespaces?|SecurityContext)$$' test/systemd
 INTEGRATION_PACKAGES := ./pkg/... ./test/node/... ./test/readme/... ./test/dist/...
 
-.PHONY: help build tools image demo-image dist run down test test-unit test-integration test-container test-vm test-e2e e2e lint bench bench-peers clean conformance
+.PHONY: help build tools image demo-image dist run down test test-unit test-integration test-container test-vm test-dist test-e2e e2e lint bench bench-peers clean conformance
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ test-integration: bin/testreport tools build demo-image ## real containerd, cgro
 
 test-container: bin/testreport tools build demo-image ## the same in a container whose init is systemd, on this kernel's cgroups
 	@bin/testreport run container -- hack/machine-tests.sh test/systemd-container/run.sh $(MACHINE_PACKAGES)
+
+test-dist: bin/testreport tools build demo-image ## the Debian package and the archive, in a container of their own whose init is systemd
+	@bin/testreport run dist -- hack/machine-tests.sh test/systemd-container/run.sh test/dist
 
 test-vm: bin/testreport tools build demo-image ## the same in a virtual machine with systemd and unified cgroups
 	@bin/testreport run vm -- hack/machine-tests.sh test/vm/run.sh $(VM_PACKAGES)

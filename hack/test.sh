@@ -17,7 +17,7 @@ stage vm >.cache/report/vm.log 2>&1 </dev/null &
 vm=$!
 set +m
 trap 'kill -- -$vm 2>/dev/null; wait' EXIT
-for name in unit integration e2e container; do stage $name; done
+for name in unit integration e2e container dist; do stage $name; done
 wait $vm
 cat .cache/report/vm.log
-bin/testreport close unit integration e2e container vm
+bin/testreport close unit integration e2e container dist vm
