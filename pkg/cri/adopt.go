@@ -51,9 +51,32 @@ func (r *Runtime) adopt(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.dropStrayLeases(ctx); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.adopted = true
+	return nil
+}
+
+// dropStrayLeases deletes the leases of pods of which there is nothing else: an agent
+// was killed before it made more of them, or after it had removed the rest. A pod that
+// is wanted gets its lease again.
+func (r *Runtime) dropStrayLeases(ctx context.Context) error {
+	found, err := r.client.LeasesService().List(ctx, fmt.Sprintf("labels.%q", labelPodUID))
+	if err != nil {
+		return fmt.Errorf("list leases: %w", err)
+	}
+	for _, l := range found {
+		uid := types.UID(l.Labels[labelPodUID])
+		if _, known := r.Pod(uid); known || l.ID != leaseID(uid) {
+			continue
+		}
+		if err := r.client.LeasesService().Delete(ctx, l); ignoreNotFound(err) != nil {
+			return fmt.Errorf("delete the lease of pod %s: %w", uid, err)
+		}
+	}
 	return nil
 }
 
