@@ -54,10 +54,11 @@ bin/testreport: $(wildcard hack/testreport/*.go)
 	@go build -buildvcs=false -o $@ ./hack/testreport
 
 test-unit: bin/testreport ## unit tests, with the race detector
+	@[ "$$(id -u)" -ne 0 ] || hack/install.sh dbus-daemon # else its tests are skipped
 	@bin/testreport run unit -- go test -race -json ./...
 
 test-integration: bin/testreport tools build demo-image ## real containerd, cgroups and CNI on this machine
-	@hack/install.sh iptables nftables iproute2 util-linux docker-registry
+	@hack/install.sh dbus-daemon iptables nftables iproute2 util-linux docker-registry
 	@bin/testreport run integration -- go test -json -tags integration,registry -count=1 -p 1 -timeout 20m $(INTEGRATION_PACKAGES)
 
 test-container: bin/testreport tools build demo-image ## the same in a container whose init is systemd, on this kernel's cgroups
